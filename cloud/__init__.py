@@ -1,0 +1,1 @@
+"""The verifier: runs the target model for many edges at once."""

@@ -1,0 +1,1 @@
+"""The drafting agent that runs beside its user."""

@@ -1,0 +1,1 @@
+"""Watches the fleet and advises edges; speaks MQTT."""

@@ -1,0 +1,1 @@
+"""How the next token is drawn from logits, the same on both sides of the link."""
