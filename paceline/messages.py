@@ -136,6 +136,7 @@ class Commit:
     logprobs: tuple[TokenLogprobs, ...] = ()
     finish: FinishReason | None = None
     row_price_ns: int = 0
+    num_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +154,7 @@ class Failure:
     message: str
     retryable: bool
     retry_after_ms: int = 0
-    length: Position = Position(0)
+    length: int = 0
 
 
 EdgeMessage = Open | Resume | Proposal | Close

@@ -1,0 +1,47 @@
+"""What guesses: the one Protocol that every drafter implements, and the thread rule it lives by.
+
+A drafter is loaded once per program; a `Draft` is its memory of one generation. Both are used from one dedicated
+drafting thread, never from an event loop, and know nothing of sessions, streams or acceptance. A draft is told the
+whole text each time and finds out by itself what is new: so a rollback, a resume or a commit that overtook it are all
+the same to it.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from paceline.sampling.settings import SamplingSettings
+from paceline.tokens import TokenId
+
+
+class Draft(Protocol):
+    """A drafter's memory of one generation."""
+
+    def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...]:
+        """Return at most `limit` tokens that the target may draw after `text`; none if there is no guess.
+
+        Args:
+            text: prompt, committed output and the guesses to go on from. It may differ from the last call's in its
+                end; the common beginning need not be computed again.
+            limit: at least 1.
+
+        Raises:
+            ModelError: the model failed; the generation goes on without drafts.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what this generation holds."""
+        ...
+
+
+class Drafter(Protocol):
+    """Makes drafts."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        ...
+
+    def open(self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings) -> Draft:
+        """Return a new draft for a generation of at most `max_tokens` after a prompt of `prompt_length`."""
+        ...

@@ -1,0 +1,396 @@
+"""The verifier's half of a session: the log, and the tree of what arrived and is not contradicted."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from paceline.errors import LocalProtocolError, RemoteProtocolError
+from paceline.messages import (
+    MAX_PROPOSAL_TOKENS,
+    Close,
+    Commit,
+    FinishReason,
+    Limits,
+    Open,
+    Proposal,
+    TokenLogprobs,
+)
+from paceline.session.events import (
+    Abort,
+    Attach,
+    CloudEffect,
+    CloudEvent,
+    CommitReady,
+    Detach,
+    EndStream,
+    FromEdge,
+    LeaseExpired,
+    Release,
+    StartLease,
+    Stepped,
+    StopLease,
+    WorkReady,
+)
+from paceline.session.table import CloudKind, CloudState, cloud_leads_to
+from paceline.session.tree import Node, root_after
+from paceline.tokens import Position, TokenId
+
+MAX_COMMIT_TOKENS = 1024
+"""Most tokens in one Commit; a long replay is several."""
+
+Place = Node | int
+"""Where a name stands: a live node, or the length of the committed text that ends with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """Live nodes below the committed text, a parent before its children, ready to be rows of a forward."""
+
+    tokens: tuple[TokenId, ...]
+    parents: tuple[int, ...]
+    """Index into `tokens`, or -1 for the committed end."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Counts:
+    """What became of drafts and steps since the last commit that was taken."""
+
+    judged: int = 0
+    accepted: int = 0
+    late: int = 0
+    stale: int = 0
+    steps: int = 0
+
+
+class CloudSession:
+    """One session on the verifier. `handle` takes what happened and returns what must happen.
+
+    Args:
+        request: the `Open` that started it, already validated by the shell.
+        limits: what the verifier allows; `limits.window` is at least FLOOR_WINDOW.
+        vocabulary_size: ids at or above it break the protocol.
+        stream: the shell's number of the stream that sent `request`; it is attached at once.
+    """
+
+    def __init__(self, *, request: Open, limits: Limits, vocabulary_size: int, stream: int) -> None:
+        self.request = request
+        self.limits = limits
+        self.state = CloudState.LIVE
+        self.log: list[TokenId] = [*request.prompt, *request.output]
+        self.finish: FinishReason | None = None
+        self._vocabulary_size = vocabulary_size
+        self._stop_tokens = frozenset(request.stop_tokens)
+        self._end = min(
+            len(request.prompt) + min(request.max_tokens, limits.max_tokens), limits.context_length
+        )
+        self._root = root_after(self.log)
+        self._accepted: set[Position] = set()
+        self._logprobs: dict[Position, TokenLogprobs] = {}
+        self._counts = _Counts()
+        self._last_step = Stepped(tokens=())
+        self._finish_taken = False
+        self._idle = False
+        self._stream = stream
+        self._places: dict[int, Place] = {}
+        self._next_name = 1
+        self._base = self._cursor = self.length
+        if request.output:
+            self._finish_if_over()
+        if self.finish is not None:
+            self.state = CloudState.ENDED
+
+    # --- what the shell reads
+
+    @property
+    def length(self) -> Position:
+        """Tokens of prompt and output in the log."""
+        return Position(len(self.log))
+
+    @property
+    def output(self) -> list[TokenId]:
+        """The committed tokens after the prompt."""
+        return self.log[len(self.request.prompt) :]
+
+    @property
+    def stream(self) -> int:
+        """Number of the newest stream."""
+        return self._stream
+
+    @property
+    def may_step(self) -> bool:
+        """Committing on is allowed: somebody reads, and is not too far behind."""
+        return self.state is CloudState.LIVE and self.length - self._base < self.limits.max_lead
+
+    @property
+    def has_drafts(self) -> bool:
+        """There is something to verify."""
+        return bool(self._root.children)
+
+    @property
+    def edge_is_idle(self) -> bool:
+        """The edge said that it has nothing to offer: do not wait for it."""
+        return self._idle
+
+    @property
+    def window_used(self) -> int:
+        """Names in flight."""
+        return len(self._places)
+
+    @property
+    def num_live_nodes(self) -> int:
+        """Nodes below the committed text, named or not."""
+        return sum(1 for _ in self._root.below())
+
+    def offer(self, max_rows: int) -> Offer:
+        """Return at most `max_rows` live nodes to verify now, never beyond where the text must end."""
+        index: dict[int, int] = {id(self._root): -1}
+        depth: dict[int, int] = {id(self._root): 0}
+        tokens: list[TokenId] = []
+        parents: list[int] = []
+        # A row at the last allowed position would draw a token that can not be committed.
+        deepest = self._end - self.length - 1
+        for node in self._root.below():
+            if len(tokens) >= max_rows:
+                break
+            assert node.parent is not None
+            depth[id(node)] = depth[id(node.parent)] + 1
+            if depth[id(node)] > deepest:
+                break  # breadth first: all that follow are as deep
+            index[id(node)] = len(tokens)
+            parents.append(index[id(node.parent)])
+            tokens.append(node.token)
+        return Offer(tokens=tuple(tokens), parents=tuple(parents))
+
+    def next_commit(self) -> Commit | None:
+        """Return what the attached stream has not been sent yet, or None; moves the cursor past it.
+
+        A stream that breaks before it arrives loses nothing: the edge resumes from what it has.
+        """
+        if self.state not in {CloudState.LIVE, CloudState.ENDED}:
+            return None
+        begin = self._cursor
+        end = min(self.length, begin + MAX_COMMIT_TOKENS)
+        last = self.finish is not None and end == self.length
+        if begin == end and not (last and not self._finish_taken):
+            return None
+        positions = [Position(position) for position in range(begin, end)]
+        accepted = tuple(position in self._accepted for position in positions)
+        counts, self._counts = self._counts, _Counts()
+        self._cursor = Position(end)
+        self._finish_taken = last
+        return Commit(
+            position=begin,
+            tokens=tuple(self.log[begin:end]),
+            accepted=accepted if any(accepted) else (),
+            num_judged=counts.judged,
+            num_accepted=counts.accepted,
+            num_late=counts.late,
+            num_stale=counts.stale,
+            queue_ns=self._last_step.queue_ns,
+            verify_ns=self._last_step.verify_ns,
+            num_rows=self._last_step.num_rows,
+            logprobs=tuple(self._logprobs[p] for p in positions if p in self._logprobs),
+            finish=self.finish if last else None,
+            num_steps=counts.steps,
+        )
+
+    # --- events
+
+    def handle(self, event: CloudEvent) -> tuple[CloudEffect, ...]:
+        """Take one event.
+
+        Raises:
+            RemoteProtocolError: the edge broke the rules; end its stream with this.
+            LocalProtocolError: the shell did; a bug.
+        """
+        match event:
+            case Attach():
+                return self._attach(event)
+            case Detach():
+                return self._detach(event)
+            case FromEdge():
+                return self._from_edge(event)
+            case Stepped():
+                return self._stepped(event)
+            case LeaseExpired():
+                return self._close(CloudKind.EXPIRE)
+            case Abort():
+                return self._close(CloudKind.ABORT)
+            case _:
+                assert_never(event)
+
+    def _attach(self, event: Attach) -> tuple[CloudEffect, ...]:
+        if event.stream <= self._stream:
+            raise LocalProtocolError(f"stream: got {event.stream}, expected above {self._stream}")
+        if not len(self.request.prompt) <= event.length <= self.length:
+            raise RemoteProtocolError(
+                f"resume.length: got {event.length}, expected {len(self.request.prompt)} (the prompt) "
+                f"to {self.length} (the log); open the session again in full"
+            )
+        was = self.state
+        self.state = cloud_leads_to(was, CloudKind.ATTACH)
+        if self.state is CloudState.CLOSED:
+            return ()
+        fenced = (
+            (EndStream(stream=self._stream),) if was in {CloudState.LIVE, CloudState.ENDED} else ()
+        )
+        self._stream = event.stream
+        self._forget_names()
+        self._base = self._cursor = event.length
+        self._finish_taken = False
+        lease = () if fenced else (StopLease(),)
+        return (*fenced, *lease, CommitReady(), WorkReady())
+
+    def _forget_names(self) -> None:
+        """Keep nodes for the stream that follows, but no more of them than one stream may have."""
+        self._places.clear()
+        self._next_name = 1
+        self._idle = False
+        nodes = list(self._root.below())
+        if len(nodes) > self.limits.window:
+            self._root.children.clear()
+        for node in nodes:
+            node.names.clear()
+
+    def _detach(self, event: Detach) -> tuple[CloudEffect, ...]:
+        if event.stream != self._stream or self.state in {CloudState.DETACHED, CloudState.KEPT}:
+            return ()  # a fenced stream, or one that we have ended ourselves
+        self.state = cloud_leads_to(self.state, CloudKind.DETACH)
+        return () if self.state is CloudState.CLOSED else (StartLease(),)
+
+    def _close(self, kind: CloudKind) -> tuple[CloudEffect, ...]:
+        was = self.state
+        self.state = cloud_leads_to(was, kind)
+        self._places.clear()
+        self._root.children.clear()
+        return () if was is CloudState.CLOSED else (Release(),)
+
+    def _from_edge(self, event: FromEdge) -> tuple[CloudEffect, ...]:
+        if event.stream != self._stream:
+            return ()  # from a stream that was fenced while this was under way
+        match event.message:
+            case Close():
+                return self._close(CloudKind.CLOSE)
+            case Proposal():
+                return self._propose(event.message)
+            case _:
+                assert_never(event.message)
+
+    def _propose(self, proposal: Proposal) -> tuple[CloudEffect, ...]:
+        self.state = cloud_leads_to(self.state, CloudKind.PROPOSAL)
+        if self.state is CloudState.CLOSED:
+            return ()
+        self._check(proposal)
+        self._acknowledge(proposal.base_position)
+        for i, token in enumerate(proposal.tokens):
+            distance = proposal.parents[i] if i < len(proposal.parents) else 1
+            self._name(token, distance)
+        if len(self._places) > self.limits.window:
+            raise RemoteProtocolError(
+                f"proposal.tokens: got {len(self._places)} names in flight, the window is "
+                f"{self.limits.window}; wait for commits and acknowledge them"
+            )
+        self._idle = proposal.idle
+        return (WorkReady(),)
+
+    def _check(self, proposal: Proposal) -> None:
+        base = proposal.base_position
+        if not self._base <= base <= self.length:
+            raise RemoteProtocolError(
+                f"proposal.base_position: got {base}, expected {self._base} (the last one) to {self.length} (the log)"
+            )
+        if len(proposal.tokens) > MAX_PROPOSAL_TOKENS:
+            raise RemoteProtocolError(
+                f"proposal.tokens: got {len(proposal.tokens)}, expected at most {MAX_PROPOSAL_TOKENS}"
+            )
+        if len(proposal.parents) > len(proposal.tokens):
+            raise RemoteProtocolError(
+                f"proposal.parents: got {len(proposal.parents)} for {len(proposal.tokens)} tokens, expected at most one each"
+            )
+        for token in proposal.tokens:
+            if not 0 <= token < self._vocabulary_size:
+                raise RemoteProtocolError(
+                    f"proposal.tokens: got {token}, expected an id below {self._vocabulary_size}"
+                )
+
+    def _acknowledge(self, base: Position) -> None:
+        if base == self._base:
+            return
+        self._base = base
+        # Names of nodes committed up to here are forgotten; an edge hangs on from the base itself.
+        known = [n for n, place in self._places.items() if isinstance(place, int) and place <= base]
+        for name in known:
+            del self._places[name]
+
+    def _name(self, token: TokenId, distance: int) -> None:
+        """Give the next name to the node `token` below its parent, wherever that stands by now."""
+        name = self._next_name
+        if not 0 <= distance < name:
+            raise RemoteProtocolError(
+                f"proposal.parents: got distance {distance} for node {name}, expected 0 to {name - 1}"
+            )
+        self._next_name += 1
+        parent = self._base if distance == 0 else self._places.get(name - distance)
+        place = None if parent is None else self._hang(parent, token)
+        if place is None:
+            self._counts.stale += 1
+            return
+        self._places[name] = place
+        if isinstance(place, Node):
+            place.names.append(name)
+
+    def _hang(self, parent: Place, token: TokenId) -> Place | None:
+        """Return where `token` after `parent` stands, or None if it contradicts the committed text."""
+        if isinstance(parent, Node):
+            return parent.grow(token)
+        if parent < self.length:
+            if self.log[parent] != token:
+                return None
+            self._counts.late += 1
+            return parent + 1
+        return self._root.grow(token) if self.finish is None else None
+
+    def _stepped(self, event: Stepped) -> tuple[CloudEffect, ...]:
+        if self.state is CloudState.CLOSED:
+            return ()
+        begin = self.length
+        for i, token in enumerate(event.tokens):
+            if event.logprobs:
+                self._logprobs[self.length] = event.logprobs[i]
+            self._commit(token)
+            self._finish_if_over()
+            if self.finish is not None:
+                self._drop(list(self._root.below()))
+                self._root.children.clear()
+                break
+        kind = CloudKind.STEP if self.finish is None else CloudKind.FINISH
+        self.state = cloud_leads_to(self.state, kind)
+        self._counts.steps += 1
+        self._last_step = replace(event, tokens=(), logprobs=())
+        return (CommitReady(), WorkReady()) if self.length > begin else (WorkReady(),)
+
+    def _commit(self, token: TokenId) -> None:
+        guesses = [child for child in self._root.children.values() if child.names]
+        position = self.length
+        self.log.append(token)
+        self._root, dropped = self._root.advance(token)
+        self._drop(dropped)
+        self._counts.judged += len(guesses)
+        # The edge's names of the node that was right stay until they are acknowledged.
+        for name in self._root.names:
+            self._places[name] = position + 1
+        if self._root.names:
+            self._counts.accepted += 1
+            self._accepted.add(position)
+            self._root.names = []
+
+    def _drop(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            for name in node.names:
+                del self._places[name]
+
+    def _finish_if_over(self) -> None:
+        if self.length > len(self.request.prompt) and self.log[-1] in self._stop_tokens:
+            self.finish = FinishReason.STOP
+        elif self.length >= self._end:
+            self.finish = FinishReason.LENGTH
