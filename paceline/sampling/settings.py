@@ -88,4 +88,6 @@ def _within(
     above = value >= high if open_above else value > high
     if below or above or not isfinite(value):
         left, right = "(" if open_below else "[", ")" if open_above else "]"
-        raise InvalidRequestError(f"{name}: got {value}, expected a number in {left}{low}, {high}{right}")
+        raise InvalidRequestError(
+            f"{name}: got {value}, expected a number in {left}{low}, {high}{right}"
+        )
