@@ -1,0 +1,310 @@
+"""The relay with real sockets. Times are bounded from below exactly and from above generously."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from paceline.settings import Address
+from simulator import flow as flow_module
+from simulator.link import LinkSettings
+from simulator.relay import CutMode, Relay
+
+PATIENCE_S = 10.0
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def server(handle: Handler) -> AsyncIterator[Address]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with suppress(OSError):
+                await handle(reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the test is over
+            raise
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        yield Address(host="127.0.0.1", port=listening.sockets[0].getsockname()[1])
+
+
+@asynccontextmanager
+async def connected(relay: Relay) -> AsyncIterator[Stream]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.write_eof()
+
+
+async def echo_after_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    data = await reader.read(-1)
+    writer.write(data[::-1])
+    await writer.drain()
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await test()
+
+    asyncio.run(bounded())
+
+
+async def ping(stream: Stream, data: bytes = b"ping") -> float:
+    """Return the seconds that one message takes there and back."""
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    stream[1].write(data)
+    assert await stream[0].readexactly(len(data)) == data
+    return loop.time() - started_s
+
+
+@pytest.mark.slow
+def test_a_round_trip_takes_the_delay_twice_and_connecting_one_more() -> None:
+    async def test() -> None:
+        async with (
+            server(echo) as to,
+            Relay(to=to, settings=LinkSettings(delay_s=0.05)) as relay,
+            connected(relay) as stream,
+        ):
+            first_s, second_s = await ping(stream), await ping(stream)
+            relay.set_delay(0.0)
+            third_s = await ping(stream)
+            assert first_s >= 0.2
+            assert 0.1 <= second_s < 0.19
+            assert third_s < 0.09
+            assert relay.statistics().up_bytes == relay.statistics().down_bytes == 12
+
+    run(test)
+
+
+@pytest.mark.slow
+def test_many_messages_in_flight_do_not_wait_for_each_other() -> None:
+    async def test() -> None:
+        async with (
+            server(echo) as to,
+            Relay(to=to, settings=LinkSettings(delay_s=0.05)) as relay,
+            connected(relay) as stream,
+        ):
+            await ping(stream)
+            loop = asyncio.get_running_loop()
+            started_s = loop.time()
+            for index in range(100):
+                stream[1].write(bytes([index]))
+                await asyncio.sleep(0)
+            assert await stream[0].readexactly(100) == bytes(range(100))
+            assert 0.1 <= loop.time() - started_s < 1.0  # one after the other: 10 s
+
+    run(test)
+
+
+@pytest.mark.slow
+def test_a_transfer_takes_what_the_bandwidth_says_and_delays_a_ping_by_the_queue_at_most() -> None:
+    # 250 kB at 4 Mbit/s take 0.5 s. A ping beside it waits for the queue (16 kB: 33 ms) and one chunk (33 ms).
+    settings = LinkSettings(bandwidth_bps=4e6, queue_bytes=16 * 1024)
+
+    async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.readexactly(1)
+        if first == b"T":
+            await reader.readexactly(249_999)
+            writer.write(b"done")
+        else:
+            writer.write(first)
+
+    async def test() -> None:
+        async with (
+            server(sink) as to,
+            Relay(to=to, settings=settings, down=LinkSettings()) as relay,
+            connected(relay) as transfer,
+            connected(relay) as other,
+        ):
+            loop = asyncio.get_running_loop()
+            started_s = loop.time()
+            transfer[1].write(b"T" * 250_000)
+            await asyncio.sleep(0)
+            ping_s = await ping(other, b"p")
+            assert await transfer[0].readexactly(4) == b"done"
+            assert 0.5 <= loop.time() - started_s < 0.9
+            assert ping_s < 0.3
+
+    run(test)
+
+
+def test_each_side_may_end_its_half() -> None:
+    async def test() -> None:
+        async with server(echo_after_end) as to, Relay(to=to) as relay, connected(relay) as stream:
+            stream[1].write(b"abc")
+            stream[1].write_eof()
+            assert await stream[0].read(-1) == b"cba"
+
+    run(test)
+
+
+def test_a_receiver_that_does_not_read_stops_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_module, "MAX_IN_FLIGHT_BYTES", 64 * 1024)
+    release: list[asyncio.Event] = []
+
+    async def never_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        release.append(asyncio.Event())
+        await release[0].wait()
+        writer.transport.abort()
+
+    async def test() -> None:
+        async with server(never_read) as to, Relay(to=to) as relay, connected(relay) as stream:
+            sent = 0
+            # Kernel buffers on loopback hold some MB; the relay adds its bound and no more.
+            with suppress(TimeoutError):
+                while sent < 200_000_000:
+                    stream[1].write(bytes(1_000_000))
+                    async with asyncio.timeout(0.2):
+                        await stream[1].drain()
+                    sent += 1_000_000
+            assert relay.statistics().up_bytes < 30_000_000
+            assert sent < 60_000_000
+            stream[1].transport.abort()
+            release[0].set()
+
+    run(test)
+
+
+def test_a_cut_resets_connections_refuses_new_ones_and_heals_on_the_same_port() -> None:
+    async def test() -> None:
+        async with server(echo) as to, Relay(to=to) as relay:
+            port = relay.port
+            async with connected(relay) as stream:
+                await ping(stream)
+                relay.cut()
+                with pytest.raises(ConnectionResetError):
+                    await stream[0].readexactly(1)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+            await relay.heal()
+            assert relay.port == port
+            async with connected(relay) as stream:
+                await ping(stream)
+            assert relay.statistics().num_connections == 2
+
+    run(test)
+
+
+def test_a_connection_cut_before_it_is_carried_is_closed_too() -> None:
+    async def test() -> None:
+        async with server(echo) as to, Relay(to=to, settings=LinkSettings(delay_s=30.0)) as relay:
+            async with connected(relay) as stream:
+                while relay.statistics().num_connections == 0:  # noqa: ASYNC110 - a few turns of the loop
+                    await asyncio.sleep(0)
+                relay.cut()
+                with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+                    await stream[0].readexactly(1)
+            assert relay.statistics().num_open == 0
+
+    run(test)
+
+
+def test_a_black_hole_delays_everything_until_it_heals() -> None:
+    async def test() -> None:
+        async with server(echo) as to, Relay(to=to) as relay, connected(relay) as stream:
+            await ping(stream)
+            relay.cut(CutMode.BLACK_HOLE)
+            stream[1].write(b"held")
+            async with connected(relay) as late:
+                late[1].write(b"late")
+                for silent in (stream, late):
+                    with pytest.raises(TimeoutError):
+                        async with asyncio.timeout(0.05):
+                            await silent[0].read(1)
+                await relay.heal()
+                assert await stream[0].readexactly(4) == b"held"
+                assert await late[0].readexactly(4) == b"late"
+
+    run(test)
+
+
+@pytest.mark.slow
+def test_an_idle_flow_is_forgotten_silently_and_reset_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flow_module, "RESET_FORGOTTEN_AFTER_S", 0.1)
+
+    async def test() -> None:
+        settings = LinkSettings(drop_idle_after_s=0.2)
+        async with server(echo) as to, Relay(to=to, settings=settings) as relay:
+            async with connected(relay) as stream:
+                await ping(stream)
+                await asyncio.sleep(0.3)  # the idle time is what is tested
+                stream[1].write(b"vanishes")
+                with pytest.raises(ConnectionResetError):
+                    await stream[0].readexactly(1)
+            async with connected(relay) as stream:
+                await ping(stream)
+            assert relay.statistics().forgotten_bytes == len(b"vanishes")
+            assert relay.statistics().up_bytes == 8
+
+    run(test)
+
+
+def test_a_server_that_is_not_there_is_a_reset() -> None:
+    async def test() -> None:
+        async with server(echo) as gone:
+            pass
+        async with Relay(to=gone) as relay, connected(relay) as stream:
+            with pytest.raises(ConnectionResetError):
+                await stream[0].readexactly(1)
+
+    run(test)
+
+
+def test_a_reset_passes_through() -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        await flow_module.end([writer], broken=True)
+
+    async def test() -> None:
+        async with server(reset) as to, Relay(to=to) as relay, connected(relay) as stream:
+            stream[1].write(b"x")
+            with pytest.raises(ConnectionResetError):
+                await stream[0].readexactly(1)
+
+    run(test)
+
+
+def test_a_port_in_use_is_named() -> None:
+    async def test() -> None:
+        async with server(echo) as taken:
+            with pytest.raises(OSError, match=f"cannot listen at {taken}"):
+                async with Relay(to=taken, listen=taken):
+                    pass
+
+    run(test)
+
+
+def test_leaving_closes_everything() -> None:
+    async def test() -> None:
+        async with server(echo) as to:
+            async with Relay(to=to) as relay:
+                reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+                await ping((reader, writer))
+            with pytest.raises(ConnectionResetError):
+                await reader.readexactly(1)
+            writer.close()
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", relay.port)
+
+    run(test)
