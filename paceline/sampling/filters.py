@@ -8,12 +8,23 @@ Shape suffixes: V = vocabulary, K = ranked or surviving tokens.
 
 import ctypes
 import math
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from paceline.errors import ModelError
 from paceline.sampling.settings import SamplingSettings
+
+NUM_BUCKETS = 1024
+"""Buckets of the top-p cut; few enough that summing them costs nothing, many enough that one holds few tokens."""
+
+LEAST_TOP_P = 1e-30
+"""A lower top_p keeps one token, as this one does; float32 would round it to 0, which keeps none."""
+
+LEAST_DEPTH = 1e-30
+"""Stands for a spread of 0 between logits, by which nothing can be scaled."""
 
 LEAST_TEMPERATURE = 1e-30
 """A lower temperature divides as this one does: all weight is on the best tokens already, and 1 / T is finite."""
@@ -41,33 +52,23 @@ def survivors(logits_V: Tensor, settings: SamplingSettings) -> Tensor:
         ModelError: the largest logit is not finite.
     """
     peak = checked_peak(logits_V)
-    size = logits_V.numel()
+    weights_V = _weights(logits_V, peak, settings.temperature)
+    kept = _Candidates(ids=None, logits=logits_V, weights=weights_V)
+    if 0 < settings.top_k < logits_V.numel():
+        kept = kept.at(best(logits_V, settings.top_k).sort().values)
     # The wire carries float32: rounded here, the setting means the same on both sides of it.
-    top_p = ctypes.c_float(settings.top_p).value
-    if 0 < settings.top_k < size:
-        ranked_K = best(logits_V, settings.top_k)
-        weights_K = _weights(logits_V[ranked_K], peak, settings.temperature)
-        total = float(_to_double(weights_K).sum())
-    else:
-        weights_V = _weights(logits_V, peak, settings.temperature)
-        if top_p == 1.0:
-            return (weights_V >= settings.min_p).nonzero().flatten()
-        total = _total(weights_V)
-        # All tokens lighter than this together weigh less than 1 - top_p, so top-p ends before the first of them:
-        # only the others are sorted. Halved, so that rounding cannot matter; logits, because they are exact.
-        lightest = (1.0 - top_p) * total / (2 * size)
-        threshold = peak + settings.temperature * math.log(lightest)
-        heavy_K = (logits_V >= threshold).nonzero().flatten()
-        ranked_K = heavy_K[logits_V[heavy_K].sort(descending=True, stable=True).indices]
-        weights_K = weights_V[ranked_K]
-    keep_K = weights_K >= settings.min_p
+    top_p = max(ctypes.c_float(settings.top_p).value, LEAST_TOP_P)
     if top_p < 1.0:
-        doubles_K = _to_double(weights_K)
-        before_K = doubles_K.cumsum(0) - doubles_K
-        keep_K &= (before_K < top_p * total).to(keep_K.device)
-    # Rounding of the running sum must not cost the best token, whatever top_p.
-    keep_K[0] = True
-    return ranked_K[keep_K].sort().values
+        mass = top_p * _total(kept.weights)
+        # All tokens lighter than this together weigh less than 1 - top_p, so top-p ends before the first of them
+        # and need not look at them. Halved, so that rounding cannot matter; logits, because they are exact.
+        lightest = (1.0 / top_p - 1.0) * mass / (2 * kept.logits.numel())
+        threshold = peak + settings.temperature * math.log(lightest)
+        kept = kept.at((kept.logits >= threshold).nonzero().flatten())
+        kept = kept.at(_nucleus(kept.logits.cpu(), kept.weights.cpu().double(), mass=mass))
+    if settings.min_p > 0.0:
+        kept = kept.at((kept.weights >= settings.min_p).nonzero().flatten())
+    return torch.arange(logits_V.numel(), device=logits_V.device) if kept.ids is None else kept.ids
 
 
 def best(values_V: Tensor, k: int) -> Tensor:
@@ -110,6 +111,55 @@ def not_finite(value: float) -> ModelError:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidates:
+    """Tokens that are still allowed, in ascending order of ids."""
+
+    ids: Tensor | None
+    """[K] int64; None stands for the whole vocabulary."""
+    logits: Tensor
+    weights: Tensor
+
+    def at(self, indices: Tensor) -> Self:
+        """Return the candidates at these places of this list, which must ascend."""
+        indices = indices.to(self.logits.device)
+        return replace(
+            self,
+            ids=indices if self.ids is None else self.ids[indices],
+            logits=self.logits[indices],
+            weights=self.weights[indices],
+        )
+
+
+def _nucleus(logits_K: Tensor, weights_K: Tensor, *, mass: float) -> Tensor:
+    """Return, ascending, the indices of the tokens before which in rank order less than `mass` of the weight lies.
+
+    Sorting every token is slow where the distribution is flat. So tokens go to buckets by logit, whole buckets are
+    kept or dropped by their weight, and only the bucket in which the mass is reached is sorted.
+
+    Args:
+        logits_K: finite, on the CPU.
+        weights_K: float64, on the CPU, where a sum comes out the same in every run.
+        mass: above 0.
+    """
+    depth_K = logits_K.max() - logits_K
+    scale = NUM_BUCKETS / max(float(depth_K.max()), LEAST_DEPTH)
+    bucket_K = depth_K.mul_(scale).long().clamp_(max=NUM_BUCKETS - 1)
+    before = _sum_before(torch.bincount(bucket_K, weights_K, minlength=NUM_BUCKETS))
+    last = int((before < mass).sum()) - 1
+    inside = (bucket_K == last).nonzero().flatten()
+    inside = inside[logits_K[inside].sort(descending=True, stable=True).indices]
+    before_inside = before[last] + _sum_before(weights_K[inside])
+    keep_K = bucket_K < last
+    keep_K[inside[before_inside < mass]] = True
+    return keep_K.nonzero().flatten()
+
+
+def _sum_before(values: Tensor) -> Tensor:
+    """Return the sum of all values before each one."""
+    return torch.cat([values.new_zeros(1), values.cumsum(0)[:-1]])
+
+
 def _weights(logits: Tensor, peak: float, temperature: float) -> Tensor:
     """Return exp((logit - peak) / temperature), which is in [0, 1]."""
     return logits.sub(peak).div_(max(temperature, LEAST_TEMPERATURE)).exp_()
@@ -119,8 +169,3 @@ def _total(weights_V: Tensor) -> float:
     """Return the sum of all weights; in float64, where the device has it, so that its order does not matter."""
     dtype = torch.float32 if weights_V.device.type == "mps" else torch.float64
     return float(weights_V.sum(dtype=dtype))
-
-
-def _to_double(weights_K: Tensor) -> Tensor:
-    """Return a copy in float64 on the CPU: a running sum there is the same in every run."""
-    return weights_K.cpu().double()

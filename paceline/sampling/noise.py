@@ -21,8 +21,9 @@ from paceline.sampling.hashing import (
     signed,
 )
 
-CPU_CHUNK = 65536
-"""Entries hashed at a time on a CPU: two int64 buffers of it fill 1 MiB, which stays in a core's L2 cache."""
+CPU_CHUNK = 32768
+"""Entries hashed at a time on a CPU: two int64 buffers of it fill 512 KiB, which stays in a core's L2 cache, and torch
+splits no operation of this size over threads, so noise never waits for a core that something else is busy on."""
 
 DEFAULT_CACHE_BYTES = 32 * 2**20
 """Noise kept per session: 170 positions of 49,152 tokens, or 32 of 262,144. More pays only for deeper trees."""
@@ -129,17 +130,24 @@ def noise(
     for start in range(0, vocabulary_size, chunk):
         out_C = out_V[start : start + chunk]
         hash_C = _hash(words_V[start : start + chunk], keys)
-        # Setting the sign bit leaves 63 random bits in [-2**63, -1]: never 0, so log(E) stays finite. Conversion to
-        # float32 takes the exponent from the leading bits and rounds the next 24 to the mantissa, so u is as
-        # precise near 0, where the smallest E decides, as anywhere; it goes down to 2**-63.
-        out_C.copy_(hash_C.bitwise_or_(SIGN_BIT))
-        out_C.mul_(UNIT).log1p_().neg_().log_().mul_(-scale)
+        _negated_uniforms(hash_C, out=out_C).log1p_().neg_().log_().mul_(-scale)
     return out_V
 
 
 def hash_tokens(seed: int, *, position: int, tokens: Tensor) -> Tensor:
     """Return the 64-bit hash of (seed, position, token) for int64 token ids, as int64 with the same bits."""
     return _hash(_mix(tokens.add(1).mul_(signed(GOLDEN))), position_keys(seed, position)).clone()
+
+
+def _negated_uniforms(hash_C: Tensor, *, out: Tensor) -> Tensor:
+    """Write -u to `out`, with u from about 2**-63 to below 1 made of the low 63 bits of each hash; overwrites the hashes.
+
+    Setting the sign bit leaves those bits as an integer in [-2**63, -1]: never 0, so that log(E) stays finite.
+    Conversion to float32 takes the exponent from the leading bits and rounds the next 24 to the mantissa, so u is as
+    precise near 0, where the smallest E decides, as anywhere. Both steps are exact IEEE operations.
+    """
+    out.copy_(hash_C.bitwise_or_(SIGN_BIT))
+    return out.mul_(UNIT)
 
 
 def _hash(words_C: Tensor, keys: tuple[int, int]) -> Tensor:
