@@ -4,6 +4,8 @@ Seeds are fixed, so a test gives the same answer every time; ALARM bounds the ch
 have failed with the seed that was picked. There are about 40 comparisons, so all together that is below 1e-6.
 """
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from harness.false_alarm import chi_square_p, uniform_p
@@ -14,6 +16,15 @@ from paceline.sampling.noise import hash_tokens, noise
 
 ALARM = 2e-8
 SINGLE_BITS = torch.tensor([1 << bit for bit in range(63)] + [-(2**63)])
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Thousands of tiny operations are slower on several threads, and far slower on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def table(direction: str) -> Tensor:

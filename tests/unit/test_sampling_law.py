@@ -4,6 +4,8 @@ Seeds are fixed; ALARM bounds the chance that a perfect sampler would have faile
 12 comparisons all together stay below 1e-6.
 """
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from harness.false_alarm import binomial_p, chi_square_p
@@ -18,6 +20,17 @@ ALARM = 5e-8
 SIZE = 14
 LOGITS = torch.randn(SIZE, generator=torch.Generator().manual_seed(4)) * 1.5
 OUTPUT = [TokenId(2), TokenId(2), TokenId(9)]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Thousands of tiny operations are slower on several threads, and far slower on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 CASES = {
     "plain": SamplingSettings(seed=1),
     "cool": SamplingSettings(temperature=0.6, seed=2),
