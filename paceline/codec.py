@@ -1,15 +1,22 @@
 """Messages to protobuf and back. The only place, with the two ends of the stream, that meets protobuf types.
 
-Decoding checks every bound the schema states, so that nothing behind this module meets a value out of range.
+Decoding checks every bound the schema states, so that nothing behind this module meets a value out of range. What only
+the state of a session can tell (is this id in the vocabulary, is this position in the log) the session checks.
 """
 
 from collections.abc import Sequence
+from math import isnan
 from typing import assert_never
+
+from google.protobuf.message import DecodeError
 
 from paceline.errors import InvalidRequestError, RemoteProtocolError
 from paceline.messages import (
     FINGERPRINT_BYTES,
+    FLOOR_WINDOW,
+    MAX_COMMIT_TOKENS,
     MAX_LOGPROBS,
+    MAX_PROPOSAL_TOKENS,
     MAX_STOP_TOKENS,
     SESSION_ID_BYTES,
     Close,
@@ -32,6 +39,15 @@ from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import Position, SessionId, TokenId
 from paceline.v1 import verification_pb2 as pb
 
+MAX_LABEL_BYTES = 256
+"""Names, arithmetic, quantisation and addresses."""
+MAX_REASON_BYTES = 64
+MAX_MESSAGE_BYTES = 1024
+SMALLEST_FLOAT = 2.0**-149
+"""The least float32 above 0: what is smaller would arrive as 0, which stands for the neutral value."""
+BELOW_ONE = 1.0 - 2.0**-24
+"""The greatest float32 below 1."""
+
 _FINISH = {
     FinishReason.STOP: pb.FINISH_REASON_STOP,
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -42,7 +58,29 @@ _CLOSE = {
 }
 
 
+_FINISH_BACK: dict[int, FinishReason | None] = {
+    pb.FINISH_REASON_UNSPECIFIED: None,
+    **{value: reason for reason, value in _FINISH.items()},
+}
+
+
 # --- edge to cloud
+
+
+def parse_edge(payload: bytes) -> EdgeMessage:
+    """Return what an edge sent, from its serialised bytes.
+
+    Raises:
+        RemoteProtocolError: the bytes are no `VerifyRequest`, or the message breaks the protocol.
+        InvalidRequestError: it asks for something that can not be served; names the field.
+    """
+    try:
+        request = pb.VerifyRequest.FromString(payload)
+    except DecodeError as error:
+        raise RemoteProtocolError(
+            f"message: got {len(payload)} bytes that are no VerifyRequest: {error}"
+        ) from error
+    return decode_edge(request)
 
 
 def encode_edge(message: EdgeMessage) -> pb.VerifyRequest:
@@ -83,6 +121,9 @@ def decode_edge(request: pb.VerifyRequest) -> EdgeMessage:
             return Resume(session_id=SessionId(session_id), length=Position(request.resume.length))
         case "proposal":
             proposal = request.proposal
+            num_tokens = len(proposal.tokens)
+            _at_most("proposal.tokens", num_tokens, MAX_PROPOSAL_TOKENS)
+            _at_most("proposal.parents", len(proposal.parents), num_tokens)
             return Proposal(
                 base_position=Position(proposal.base_position),
                 tokens=_tokens(proposal.tokens),
@@ -109,9 +150,9 @@ def _encode_open(message: Open) -> pb.Open:
         sampling=pb.Sampling(
             temperature=sampling.temperature,
             top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
+            top_p=max(sampling.top_p, SMALLEST_FLOAT),
+            min_p=min(sampling.min_p, BELOW_ONE),
+            repetition_penalty=max(sampling.repetition_penalty, SMALLEST_FLOAT),
             presence_penalty=sampling.presence_penalty,
             frequency_penalty=sampling.frequency_penalty,
             logit_bias={int(token): bias for token, bias in sampling.logit_bias},
@@ -149,22 +190,40 @@ def _decode_open(message: pb.Open) -> Open:
 
 
 def _decode_sampling(message: pb.Sampling) -> SamplingSettings:
-    return SamplingSettings(
-        temperature=message.temperature,
-        top_k=message.top_k,
-        top_p=message.top_p or 1.0,
-        min_p=message.min_p,
-        repetition_penalty=message.repetition_penalty or 1.0,
-        presence_penalty=message.presence_penalty,
-        frequency_penalty=message.frequency_penalty,
-        logit_bias=tuple(
-            (TokenId(token), message.logit_bias[token]) for token in sorted(message.logit_bias)
-        ),
-        seed=message.seed,
-    )
+    try:
+        return SamplingSettings(
+            temperature=message.temperature,
+            top_k=message.top_k,
+            top_p=message.top_p or 1.0,
+            min_p=message.min_p,
+            repetition_penalty=message.repetition_penalty or 1.0,
+            presence_penalty=message.presence_penalty,
+            frequency_penalty=message.frequency_penalty,
+            logit_bias=tuple(
+                (TokenId(token), message.logit_bias[token]) for token in sorted(message.logit_bias)
+            ),
+            seed=message.seed,
+        )
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"open.sampling.{error}") from error
 
 
 # --- cloud to edge
+
+
+def parse_cloud(payload: bytes) -> CloudMessage:
+    """Return what a verifier sent, from its serialised bytes.
+
+    Raises:
+        RemoteProtocolError: the bytes are no `VerifyResponse`, or the message breaks the protocol.
+    """
+    try:
+        response = pb.VerifyResponse.FromString(payload)
+    except DecodeError as error:
+        raise RemoteProtocolError(
+            f"message: got {len(payload)} bytes that are no VerifyResponse: {error}"
+        ) from error
+    return decode_cloud(response)
 
 
 def encode_cloud(message: CloudMessage) -> pb.VerifyResponse:
@@ -188,8 +247,8 @@ def encode_cloud(message: CloudMessage) -> pb.VerifyResponse:
         case Failure():
             return pb.VerifyResponse(
                 failure=pb.Failure(
-                    reason=message.reason,
-                    message=message.message,
+                    reason=_cut(message.reason, MAX_REASON_BYTES),
+                    message=_cut(message.message, MAX_MESSAGE_BYTES),
                     retryable=message.retryable,
                     retry_after_ms=message.retry_after_ms,
                     length=message.length,
@@ -211,11 +270,11 @@ def decode_cloud(response: pb.VerifyResponse) -> CloudMessage:
             session_id = _exactly("opened.session_id", opened.session_id, SESSION_ID_BYTES)
             return Opened(
                 session_id=SessionId(session_id),
-                limits=decode_limits(opened.limits),
-                target=decode_identity(opened.target),
+                limits=decode_limits(opened.limits, field="opened.limits"),
+                target=decode_identity(opened.target, field="opened.target"),
                 length=Position(opened.length),
                 step_ns=opened.step_ns,
-                address=opened.address,
+                address=_short("opened.address", opened.address, MAX_LABEL_BYTES),
             )
         case "commit":
             return _decode_commit(response.commit)
@@ -224,8 +283,8 @@ def decode_cloud(response: pb.VerifyResponse) -> CloudMessage:
         case "failure":
             failure = response.failure
             return Failure(
-                reason=failure.reason,
-                message=failure.message,
+                reason=_short("failure.reason", failure.reason, MAX_REASON_BYTES),
+                message=_short("failure.message", failure.message, MAX_MESSAGE_BYTES),
                 retryable=failure.retryable,
                 retry_after_ms=failure.retry_after_ms,
                 length=failure.length,
@@ -262,12 +321,15 @@ def _encode_commit(message: Commit) -> pb.Commit:
 
 def _decode_commit(message: pb.Commit) -> Commit:
     count = len(message.tokens)
-    _at_most("commit.accepted_mask", len(message.accepted_mask), (count + 7) // 8)
+    _at_most("commit.tokens", count, MAX_COMMIT_TOKENS)
     if message.logprobs and len(message.logprobs) != count:
         raise RemoteProtocolError(
             f"commit.logprobs: got {len(message.logprobs)}, expected one for each of {count} tokens"
         )
-    finish = {value: reason for reason, value in _FINISH.items()}.get(message.finish)
+    if message.finish not in _FINISH_BACK:
+        raise RemoteProtocolError(
+            f"commit.finish: got {message.finish}, expected one of {sorted(_FINISH_BACK)}"
+        )
     return Commit(
         position=Position(message.position),
         tokens=_tokens(message.tokens),
@@ -279,24 +341,33 @@ def _decode_commit(message: pb.Commit) -> Commit:
         queue_ns=message.queue_ns,
         verify_ns=message.verify_ns,
         num_rows=message.num_rows,
-        logprobs=tuple(
-            TokenLogprobs(
-                logprob=entry.logprob,
-                top_tokens=_tokens(entry.top_tokens),
-                top_logprobs=tuple(entry.top_logprobs),
-            )
-            for entry in message.logprobs
-        ),
-        finish=finish,
+        logprobs=tuple(_decode_logprobs(entry) for entry in message.logprobs),
+        finish=_FINISH_BACK[message.finish],
         row_price_ns=message.row_price_ns,
         num_steps=message.num_steps,
     )
 
 
+def _decode_logprobs(message: pb.TokenLogprobs) -> TokenLogprobs:
+    num_top = len(message.top_tokens)
+    _at_most("commit.logprobs.top_tokens", num_top, MAX_LOGPROBS)
+    if len(message.top_logprobs) != num_top:
+        raise RemoteProtocolError(
+            f"commit.logprobs.top_logprobs: got {len(message.top_logprobs)}, expected one for each of {num_top} tokens"
+        )
+    if any(isnan(value) for value in (message.logprob, *message.top_logprobs)):
+        raise RemoteProtocolError("commit.logprobs: got NaN, expected a number")
+    return TokenLogprobs(
+        logprob=message.logprob,
+        top_tokens=_tokens(message.top_tokens),
+        top_logprobs=tuple(message.top_logprobs),
+    )
+
+
 def encode_identity(identity: ModelIdentity) -> pb.ModelIdentity:
-    """Return the wire form of a model's identity."""
+    """Return the wire form of a model's identity. A long name loses its end: it is information only."""
     return pb.ModelIdentity(
-        name=identity.name,
+        name=_cut(identity.name, MAX_LABEL_BYTES),
         weights_fingerprint=identity.weights_fingerprint,
         dtype=identity.dtype,
         quantisation=identity.quantisation,
@@ -306,14 +377,29 @@ def encode_identity(identity: ModelIdentity) -> pb.ModelIdentity:
     )
 
 
-def decode_identity(message: pb.ModelIdentity) -> ModelIdentity:
-    """Return a model's identity from its wire form."""
+def decode_identity(message: pb.ModelIdentity, *, field: str = "target") -> ModelIdentity:
+    """Return a model's identity from its wire form.
+
+    Args:
+        message: the wire form.
+        field: where it stood, for the error.
+
+    Raises:
+        RemoteProtocolError: a field is out of its bounds.
+    """
+    weights, tokenizer = message.weights_fingerprint, message.tokenizer_fingerprint
+    if weights:
+        _exactly(f"{field}.weights_fingerprint", weights, FINGERPRINT_BYTES)
+    _at_least(f"{field}.vocabulary_size", message.vocabulary_size, 1)
+    _at_least(f"{field}.context_length", message.context_length, 1)
     return ModelIdentity(
-        name=message.name,
-        weights_fingerprint=message.weights_fingerprint,
-        dtype=message.dtype,
-        quantisation=message.quantisation,
-        tokenizer_fingerprint=message.tokenizer_fingerprint,
+        name=_short(f"{field}.name", message.name, MAX_LABEL_BYTES),
+        weights_fingerprint=weights,
+        dtype=_short(f"{field}.dtype", message.dtype, MAX_LABEL_BYTES),
+        quantisation=_short(f"{field}.quantisation", message.quantisation, MAX_LABEL_BYTES),
+        tokenizer_fingerprint=_exactly(
+            f"{field}.tokenizer_fingerprint", tokenizer, FINGERPRINT_BYTES
+        ),
         vocabulary_size=message.vocabulary_size,
         context_length=message.context_length,
     )
@@ -330,8 +416,20 @@ def encode_limits(limits: Limits) -> pb.Limits:
     )
 
 
-def decode_limits(message: pb.Limits) -> Limits:
-    """Return a session's limits from their wire form."""
+def decode_limits(message: pb.Limits, *, field: str = "limits") -> Limits:
+    """Return a session's limits from their wire form.
+
+    Args:
+        message: the wire form.
+        field: where it stood, for the error.
+
+    Raises:
+        RemoteProtocolError: a bound is too low to work with.
+    """
+    _at_least(f"{field}.window", message.window, FLOOR_WINDOW)
+    _at_least(f"{field}.max_lead", message.max_lead, 1)
+    _at_least(f"{field}.context_length", message.context_length, 1)
+    _at_least(f"{field}.max_tokens", message.max_tokens, 1)
     return Limits(
         window=message.window,
         max_lead=message.max_lead,
@@ -359,6 +457,23 @@ def _at_most(field: str, value: int, bound: int) -> None:
         raise RemoteProtocolError(f"{field}: got {value}, expected at most {bound}")
 
 
+def _at_least(field: str, value: int, bound: int) -> None:
+    if value < bound:
+        raise RemoteProtocolError(f"{field}: got {value}, expected at least {bound}")
+
+
+def _short(field: str, text: str, bound: int) -> str:
+    size = len(text.encode())
+    if size > bound:
+        raise RemoteProtocolError(f"{field}: got {size} bytes, expected at most {bound}")
+    return text
+
+
+def _cut(text: str, bound: int) -> str:
+    """Return `text` without what goes beyond `bound` bytes of UTF-8, and without half a character."""
+    return text.encode(errors="replace")[:bound].decode(errors="ignore")
+
+
 def _pack(flags: tuple[bool, ...]) -> bytes:
     """Return flag i as bit (i % 8) of byte (i / 8), without trailing zero bytes."""
     mask = bytearray((len(flags) + 7) // 8)
@@ -368,7 +483,9 @@ def _pack(flags: tuple[bool, ...]) -> bytes:
 
 
 def _unpack(mask: bytes, count: int) -> tuple[bool, ...]:
-    if not mask:
-        return ()
-    padded = mask.ljust((count + 7) // 8, b"\0")
-    return tuple(bool(padded[i // 8] >> (i % 8) & 1) for i in range(count))
+    bits = int.from_bytes(mask, "little")
+    if bits >> count:
+        raise RemoteProtocolError(
+            f"commit.accepted_mask: got a bit for token {bits.bit_length() - 1}, but there are {count} tokens"
+        )
+    return tuple(bool(bits >> i & 1) for i in range(count)) if bits else ()

@@ -13,6 +13,8 @@ PROTOCOL_VERSION = 1
 FLOOR_WINDOW = 64
 """Names an edge may have in flight before `Opened` tells it the session's window."""
 MAX_PROPOSAL_TOKENS = 4096
+MAX_COMMIT_TOKENS = 1024
+"""A longer replay is several commits."""
 MAX_STOP_TOKENS = 64
 MAX_LOGPROBS = 20
 FINGERPRINT_BYTES = 32

@@ -1,12 +1,12 @@
 """The verifier's half of a session: the log, and the tree of what arrived and is not contradicted."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from paceline.errors import LocalProtocolError, RemoteProtocolError
 from paceline.messages import (
-    MAX_PROPOSAL_TOKENS,
+    FLOOR_WINDOW,
+    MAX_COMMIT_TOKENS,
     Close,
     Commit,
     FinishReason,
@@ -31,15 +31,10 @@ from paceline.session.events import (
     StopLease,
     WorkReady,
 )
+from paceline.session.names import Names, Place
 from paceline.session.table import CloudKind, CloudState, cloud_leads_to
 from paceline.session.tree import Node, root_after
 from paceline.tokens import Position, TokenId
-
-MAX_COMMIT_TOKENS = 1024
-"""Most tokens in one Commit; a long replay is several."""
-
-Place = Node | int
-"""Where a name stands: a live node, or the length of the committed text that ends with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +64,15 @@ class CloudSession:
         request: the `Open` that started it, already validated by the shell.
         limits: what the verifier allows; `limits.window` is at least FLOOR_WINDOW.
         vocabulary_size: ids at or above it break the protocol.
-        stream: the shell's number of the stream that sent `request`; it is attached at once.
+        stream: the shell's number of the stream that sent `request`; it is attached at once. `next_commit` may have
+            something for it before any event: a text whose given output has already ended says so.
+
+    Raises:
+        LocalProtocolError: `limits` or the length of the prompt is not what the shell has to see to.
     """
 
     def __init__(self, *, request: Open, limits: Limits, vocabulary_size: int, stream: int) -> None:
+        _check_start(request, limits)
         self.request = request
         self.limits = limits
         self.state = CloudState.LIVE
@@ -83,6 +83,7 @@ class CloudSession:
         self._end = min(
             len(request.prompt) + min(request.max_tokens, limits.max_tokens), limits.context_length
         )
+        self._given = len(self.log)
         self._root = root_after(self.log)
         self._accepted: set[Position] = set()
         self._logprobs: dict[Position, TokenLogprobs] = {}
@@ -91,8 +92,7 @@ class CloudSession:
         self._finish_taken = False
         self._idle = False
         self._stream = stream
-        self._places: dict[int, Place] = {}
-        self._next_name = 1
+        self._names = Names()
         self._base = self._cursor = self.length
         if request.output:
             self._finish_if_over()
@@ -134,7 +134,7 @@ class CloudSession:
     @property
     def window_used(self) -> int:
         """Names in flight."""
-        return len(self._places)
+        return self._names.used
 
     @property
     def num_live_nodes(self) -> int:
@@ -142,13 +142,14 @@ class CloudSession:
         return sum(1 for _ in self._root.below())
 
     def offer(self, max_rows: int) -> Offer:
-        """Return at most `max_rows` live nodes to verify now, never beyond where the text must end."""
+        """Return at most `max_rows` live nodes to verify now, never beyond where the text or the lead must end."""
         index: dict[int, int] = {id(self._root): -1}
         depth: dict[int, int] = {id(self._root): 0}
         tokens: list[TokenId] = []
         parents: list[int] = []
-        # A row at the last allowed position would draw a token that can not be committed.
-        deepest = self._end - self.length - 1
+        # A step commits one token more than it goes deep: neither beyond the end of the text, nor more than max_lead
+        # past what the edge is known to have.
+        deepest = min(self._end, self._base + self.limits.max_lead) - self.length - 1
         for node in self._root.below():
             if len(tokens) >= max_rows:
                 break
@@ -161,15 +162,25 @@ class CloudSession:
             tokens.append(node.token)
         return Offer(tokens=tuple(tokens), parents=tuple(parents))
 
-    def next_commit(self) -> Commit | None:
+    def next_commit(self, *, stream: int | None = None) -> Commit | None:
         """Return what the attached stream has not been sent yet, or None; moves the cursor past it.
 
         A stream that breaks before it arrives loses nothing: the edge resumes from what it has.
+
+        Args:
+            stream: the stream that asks, so that a writer which was fenced while it waited gets nothing; None for
+                the attached one.
         """
         if self.state not in {CloudState.LIVE, CloudState.ENDED}:
             return None
+        if stream is not None and stream != self._stream:
+            return None
         begin = self._cursor
         end = min(self.length, begin + MAX_COMMIT_TOKENS)
+        if begin < self._given:
+            end = min(
+                end, self._given
+            )  # given output has no log probabilities; one commit has all or none
         last = self.finish is not None and end == self.length
         if begin == end and not (last and not self._finish_taken):
             return None
@@ -222,35 +233,34 @@ class CloudSession:
     def _attach(self, event: Attach) -> tuple[CloudEffect, ...]:
         if event.stream <= self._stream:
             raise LocalProtocolError(f"stream: got {event.stream}, expected above {self._stream}")
+        was = self.state
+        following = cloud_leads_to(was, CloudKind.ATTACH)
+        if following is CloudState.CLOSED:
+            return ()
         if not len(self.request.prompt) <= event.length <= self.length:
             raise RemoteProtocolError(
                 f"resume.length: got {event.length}, expected {len(self.request.prompt)} (the prompt) "
                 f"to {self.length} (the log); open the session again in full"
             )
-        was = self.state
-        self.state = cloud_leads_to(was, CloudKind.ATTACH)
-        if self.state is CloudState.CLOSED:
-            return ()
-        fenced = (
-            (EndStream(stream=self._stream),) if was in {CloudState.LIVE, CloudState.ENDED} else ()
-        )
+        self.state = following
+        before = self._stream
         self._stream = event.stream
         self._forget_names()
         self._base = self._cursor = event.length
         self._finish_taken = False
-        lease = () if fenced else (StopLease(),)
-        return (*fenced, *lease, CommitReady(), WorkReady())
+        fenced = was in {CloudState.LIVE, CloudState.ENDED}
+        first: CloudEffect = EndStream(stream=before) if fenced else StopLease()
+        return (first, CommitReady(), WorkReady())
 
     def _forget_names(self) -> None:
         """Keep nodes for the stream that follows, but no more of them than one stream may have."""
-        self._places.clear()
-        self._next_name = 1
+        self._names.clear()
         self._idle = False
         nodes = list(self._root.below())
         if len(nodes) > self.limits.window:
             self._root.children.clear()
         for node in nodes:
-            node.names.clear()
+            node.names = []
 
     def _detach(self, event: Detach) -> tuple[CloudEffect, ...]:
         if event.stream != self._stream or self.state in {CloudState.DETACHED, CloudState.KEPT}:
@@ -261,7 +271,7 @@ class CloudSession:
     def _close(self, kind: CloudKind) -> tuple[CloudEffect, ...]:
         was = self.state
         self.state = cloud_leads_to(was, kind)
-        self._places.clear()
+        self._names.clear()
         self._root.children.clear()
         return () if was is CloudState.CLOSED else (Release(),)
 
@@ -280,64 +290,47 @@ class CloudSession:
         self.state = cloud_leads_to(self.state, CloudKind.PROPOSAL)
         if self.state is CloudState.CLOSED:
             return ()
-        self._check(proposal)
-        self._acknowledge(proposal.base_position)
-        for i, token in enumerate(proposal.tokens):
-            distance = proposal.parents[i] if i < len(proposal.parents) else 1
+        distances = self._checked_distances(proposal)
+        self._names.acknowledge(self._base, proposal.base_position)
+        self._base = proposal.base_position
+        for token, distance in zip(proposal.tokens, distances, strict=True):
             self._name(token, distance)
-        if len(self._places) > self.limits.window:
-            raise RemoteProtocolError(
-                f"proposal.tokens: got {len(self._places)} names in flight, the window is "
-                f"{self.limits.window}; wait for commits and acknowledge them"
-            )
         self._idle = proposal.idle
         return (WorkReady(),)
 
-    def _check(self, proposal: Proposal) -> None:
+    def _checked_distances(self, proposal: Proposal) -> tuple[int, ...]:
+        """Return the distance from each node to its parent, once the proposal is known to keep the rules."""
         base = proposal.base_position
         if not self._base <= base <= self.length:
             raise RemoteProtocolError(
                 f"proposal.base_position: got {base}, expected {self._base} (the last one) to {self.length} (the log)"
-            )
-        if len(proposal.tokens) > MAX_PROPOSAL_TOKENS:
-            raise RemoteProtocolError(
-                f"proposal.tokens: got {len(proposal.tokens)}, expected at most {MAX_PROPOSAL_TOKENS}"
-            )
-        if len(proposal.parents) > len(proposal.tokens):
-            raise RemoteProtocolError(
-                f"proposal.parents: got {len(proposal.parents)} for {len(proposal.tokens)} tokens, expected at most one each"
             )
         for token in proposal.tokens:
             if not 0 <= token < self._vocabulary_size:
                 raise RemoteProtocolError(
                     f"proposal.tokens: got {token}, expected an id below {self._vocabulary_size}"
                 )
-
-    def _acknowledge(self, base: Position) -> None:
-        if base == self._base:
-            return
-        self._base = base
-        # Names of nodes committed up to here are forgotten; an edge hangs on from the base itself.
-        known = [n for n, place in self._places.items() if isinstance(place, int) and place <= base]
-        for name in known:
-            del self._places[name]
+        missing = len(proposal.tokens) - len(proposal.parents)
+        distances = (*proposal.parents, *(1 for _ in range(missing)))
+        for name, distance in enumerate(distances, start=self._names.next):
+            if not 0 <= distance < name:
+                raise RemoteProtocolError(
+                    f"proposal.parents: got distance {distance} for node {name}, expected 0 to {name - 1}"
+                )
+        return distances
 
     def _name(self, token: TokenId, distance: int) -> None:
         """Give the next name to the node `token` below its parent, wherever that stands by now."""
-        name = self._next_name
-        if not 0 <= distance < name:
-            raise RemoteProtocolError(
-                f"proposal.parents: got distance {distance} for node {name}, expected 0 to {name - 1}"
-            )
-        self._next_name += 1
-        parent = self._base if distance == 0 else self._places.get(name - distance)
+        parent = self._base if distance == 0 else self._names.place_of(self._names.next - distance)
         place = None if parent is None else self._hang(parent, token)
         if place is None:
             self._counts.stale += 1
-            return
-        self._places[name] = place
-        if isinstance(place, Node):
-            place.names.append(name)
+        elif self._names.used == self.limits.window:
+            raise RemoteProtocolError(
+                f"proposal.tokens: got node {self._names.next}, but {self.limits.window} names are in flight, "
+                "which is the window; wait for commits and acknowledge them"
+            )
+        self._names.give(place)
 
     def _hang(self, parent: Place, token: TokenId) -> Place | None:
         """Return where `token` after `parent` stands, or None if it contradicts the committed text."""
@@ -347,12 +340,17 @@ class CloudSession:
             if self.log[parent] != token:
                 return None
             self._counts.late += 1
-            return parent + 1
+            return Position(parent + 1)
         return self._root.grow(token) if self.finish is None else None
 
     def _stepped(self, event: Stepped) -> tuple[CloudEffect, ...]:
         if self.state is CloudState.CLOSED:
             return ()
+        expected = len(event.tokens) if self.request.num_logprobs else 0
+        if len(event.logprobs) != expected:
+            raise LocalProtocolError(
+                f"stepped.logprobs: got {len(event.logprobs)}, expected {expected}: one per token if asked for in Open"
+            )
         begin = self.length
         for i, token in enumerate(event.tokens):
             if event.logprobs:
@@ -360,7 +358,7 @@ class CloudSession:
             self._commit(token)
             self._finish_if_over()
             if self.finish is not None:
-                self._drop(list(self._root.below()))
+                self._names.drop(self._root.below())
                 self._root.children.clear()
                 break
         kind = CloudKind.STEP if self.finish is None else CloudKind.FINISH
@@ -370,27 +368,31 @@ class CloudSession:
         return (CommitReady(), WorkReady()) if self.length > begin else (WorkReady(),)
 
     def _commit(self, token: TokenId) -> None:
-        guesses = [child for child in self._root.children.values() if child.names]
         position = self.length
+        self._counts.judged += sum(1 for child in self._root.children.values() if child.names)
         self.log.append(token)
         self._root, dropped = self._root.advance(token)
-        self._drop(dropped)
-        self._counts.judged += len(guesses)
-        # The edge's names of the node that was right stay until they are acknowledged.
-        for name in self._root.names:
-            self._places[name] = position + 1
+        self._names.drop(dropped)
         if self._root.names:
             self._counts.accepted += 1
             self._accepted.add(position)
-            self._root.names = []
-
-    def _drop(self, nodes: Iterable[Node]) -> None:
-        for node in nodes:
-            for name in node.names:
-                del self._places[name]
+        # The edge's names of the node that was right stay until they are acknowledged.
+        self._names.commit(self._root, self.length)
 
     def _finish_if_over(self) -> None:
         if self.length > len(self.request.prompt) and self.log[-1] in self._stop_tokens:
             self.finish = FinishReason.STOP
         elif self.length >= self._end:
             self.finish = FinishReason.LENGTH
+
+
+def _check_start(request: Open, limits: Limits) -> None:
+    if limits.window < FLOOR_WINDOW or limits.max_lead < 1:
+        raise LocalProtocolError(
+            f"limits: got window {limits.window} and max_lead {limits.max_lead}, expected at least {FLOOR_WINDOW} and 1"
+        )
+    if not 0 < len(request.prompt) < limits.context_length:
+        raise LocalProtocolError(
+            f"open.prompt: got {len(request.prompt)} tokens, expected 1 to {limits.context_length - 1}, "
+            "so that the context holds one more; refuse the request before it becomes a session"
+        )

@@ -1,20 +1,15 @@
 """The edge's half of a session: what is known as committed, and the tree of what was guessed."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from paceline.errors import (
-    IncompatibleError,
-    InvalidRequestError,
     LocalProtocolError,
-    OverloadedError,
-    PacelineError,
     ProtocolError,
     RemoteProtocolError,
     SessionLostError,
-    UnauthenticatedError,
 )
 from paceline.messages import (
     FLOOR_WINDOW,
@@ -47,6 +42,8 @@ from paceline.session.events import (
     Send,
     Stop,
 )
+from paceline.session.failure import error_of
+from paceline.session.outbox import Outbox
 from paceline.session.table import EdgeKind, EdgeState, edge_leads_to
 from paceline.session.tree import Node, root_after
 from paceline.tokens import Position, TokenId
@@ -79,7 +76,7 @@ class EdgeCounts:
     drafted: int = 0
     """Nodes sent, each once per stream that sent it."""
     unsent: int = 0
-    """Guesses dropped before they were sent."""
+    """Guesses that were contradicted before they were sent."""
     judged: int = 0
     accepted: int = 0
     late: int = 0
@@ -110,11 +107,11 @@ class EdgeSession:
         self.counts = EdgeCounts()
         self._stop_tokens = frozenset(request.stop_tokens)
         self._root = root_after(self.log)
+        self._outbox = Outbox()
+        self._weights = request.weights_fingerprint
         self._acknowledged = self.length
-        self._next_name = 1
-        self._used = 0
         self._limit = FLOOR_WINDOW
-        self._idle = draft_length == 0
+        self._no_guess = False
         self._idle_sent = False
         self._story: deque[str] = deque(maxlen=STORY_LENGTH)
 
@@ -133,7 +130,7 @@ class EdgeSession:
     @property
     def window_used(self) -> int:
         """Names in flight, as this side counts them."""
-        return self._used
+        return self._outbox.used
 
     @property
     def is_over(self) -> bool:
@@ -142,26 +139,40 @@ class EdgeSession:
 
     @property
     def draft_request(self) -> DraftRequest | None:
-        """What to draft next, or None while there is nothing worth drafting."""
-        if self.is_over or self.draft_length == 0:
+        """What to draft next, or None while there is nothing worth drafting.
+
+        None as well after `NothingToDraft`, until a commit changes the text.
+        """
+        room = min(self.window, self._limit) - self._outbox.num_live
+        depth = self._useful_depth
+        if self.is_over or self._no_guess or min(room, depth) < 1:
             return None
         path: list[TokenId] = []
         node = self._root
         while node.children:
             node = next(reversed(node.children.values()))  # the newest guess
             path.append(node.token)
-        if path and path[-1] in self._stop_tokens:
-            return None
-        num_live = sum(1 for _ in self._root.below())
-        last = len(self.request.prompt) + self.request.max_tokens
-        limit = min(
-            self.draft_length - len(path),
-            min(self.window, self._limit) - num_live,
-            last - self.length - len(path),
-        )
-        if limit < 1:
+        limit = min(depth - len(path), room)
+        if limit < 1 or (path and path[-1] in self._stop_tokens):
             return None
         return DraftRequest(position=self.length, path=tuple(path), limit=limit)
+
+    @property
+    def _useful_depth(self) -> int:
+        """How far below the committed text a guess can still save a step.
+
+        The last token of a text is the target's own, drawn after the guess before it: guessing that one saves nothing.
+        """
+        end = len(self.request.prompt) + self.request.max_tokens
+        if self.opened is not None:
+            limits = self.opened.limits
+            end = min(end, len(self.request.prompt) + limits.max_tokens, limits.context_length)
+        return min(self.draft_length, end - self.length - 1)
+
+    @property
+    def _idle(self) -> bool:
+        """Nothing is offered, and nothing will be before the next commit: the verifier must not wait."""
+        return self._no_guess or (self._useful_depth < 1 and not self._root.children)
 
     # --- events
 
@@ -188,13 +199,13 @@ class EdgeSession:
                 return self._link_up(event)
             case LinkDown():
                 self._go(EdgeKind.LINK_DOWN)
-                return () if self.is_over else self._offline(elsewhere=False)
+                return () if self.is_over else (Reconnect(elsewhere=False),)
             case FromCloud():
                 return self._from_cloud(event.message)
             case Drafted():
                 return self._drafted(event)
             case NothingToDraft():
-                return self._nothing_to_draft()
+                return self._nothing_to_draft(event)
             case Stop():
                 return self._stop(cancelled=event.cancelled)
             case GiveUp():
@@ -214,32 +225,19 @@ class EdgeSession:
         self._go(EdgeKind.LINK_UP, can_resume=can_resume)
         if self.is_over:
             return ()
-        self._next_name = 1
-        self._used = 0
+        self._outbox.restart(self._root)
         self._limit = FLOOR_WINDOW
         self._acknowledged = self.length
         self._idle_sent = False
-        for node in self._root.below():
-            node.names.clear()
+        first: Open | Resume
         if self.opened is not None and can_resume:
-            first: Send = Send(
-                message=Resume(session_id=self.opened.session_id, length=self.length)
-            )
+            first = Resume(session_id=self.opened.session_id, length=self.length)
         else:
-            first = Send(message=self._open())
-        return (first, *self._flush())
-
-    def _open(self) -> Open:
-        """The request as it stands now; once a target has answered, only the same weights will do."""
-        target = self.opened.target.weights_fingerprint if self.opened else b""
-        return replace(
-            self.request,
-            output=tuple(self.output),
-            weights_fingerprint=self.request.weights_fingerprint or target,
-        )
-
-    def _offline(self, *, elsewhere: bool, after_s: float = 0.0) -> tuple[EdgeEffect, ...]:
-        return (Reconnect(elsewhere=elsewhere, after_s=after_s),)
+            # Once a target has answered, only the same weights will do: another target, another text.
+            first = replace(
+                self.request, output=tuple(self.output), weights_fingerprint=self._weights
+            )
+        return (Send(message=first), *self._flush())
 
     # --- the verifier speaks
 
@@ -261,6 +259,13 @@ class EdgeSession:
         self._go(EdgeKind.OPENED)
         if self.is_over:
             return ()
+        self._check_opened(opened)
+        self.opened = opened
+        self._weights = self._weights or opened.target.weights_fingerprint
+        self._limit = opened.limits.window
+        return self._flush()
+
+    def _check_opened(self, opened: Opened) -> None:
         if opened.length < self.length:
             raise RemoteProtocolError(
                 f"opened.length: got {opened.length}, expected at least {self.length}, which was committed before"
@@ -269,25 +274,26 @@ class EdgeSession:
             raise RemoteProtocolError(
                 f"opened.limits.window: got {opened.limits.window}, expected at least {FLOOR_WINDOW}"
             )
-        self.opened = opened
-        self._limit = opened.limits.window
-        return self._flush()
+        target, tokenizer = opened.target, self.request.tokenizer_fingerprint
+        if target.tokenizer_fingerprint != tokenizer:
+            raise RemoteProtocolError(
+                f"opened.target.tokenizer_fingerprint: got {target.tokenizer_fingerprint.hex()}, expected "
+                f"{tokenizer.hex()}; the verifier should have refused"
+            )
+        if self._weights and target.weights_fingerprint != self._weights:
+            raise RemoteProtocolError(
+                f"opened.target.weights_fingerprint: got {target.weights_fingerprint.hex()}, expected "
+                f"{self._weights.hex()}; the verifier should have refused"
+            )
 
     def _on_commit(self, commit: Commit) -> tuple[EdgeEffect, ...]:
+        was_over = self.is_over
         self._go(EdgeKind.COMMIT if commit.finish is None else EdgeKind.FINISH)
+        if was_over:
+            return ()  # it was under way when the text ended here
         known = self.length
         skip = known - commit.position
-        if skip < 0:
-            raise RemoteProtocolError(
-                f"commit.position: got {commit.position}, expected at most {known}, the end of what was committed before"
-            )
-        if (
-            tuple(self.log[commit.position : commit.position + len(commit.tokens)])
-            != commit.tokens[:skip]
-        ):
-            raise RemoteProtocolError(
-                f"commit.tokens: they contradict what was committed from {commit.position} to {known}"
-            )
+        self._check_commit(commit, skip)
         for token in commit.tokens[skip:]:
             self._commit(token)
         self._count(commit)
@@ -307,14 +313,36 @@ class EdgeSession:
             )
         return (*deliver, *self._flush())
 
+    def _check_commit(self, commit: Commit, skip: int) -> None:
+        known, end = self.length, commit.position + len(commit.tokens)
+        if skip < 0:
+            raise RemoteProtocolError(
+                f"commit.position: got {commit.position}, expected at most {known}, the end of what was committed before"
+            )
+        if tuple(self.log[commit.position : end]) != commit.tokens[:skip]:
+            raise RemoteProtocolError(
+                f"commit.tokens: they contradict what was committed from {commit.position} to {known}"
+            )
+        last = len(self.request.prompt) + self.request.max_tokens
+        if end > max(last, known):
+            raise RemoteProtocolError(
+                f"commit.tokens: got text up to {end}, expected at most {last}, prompt and max_tokens"
+            )
+        if commit.finish is not None and end < known:
+            raise RemoteProtocolError(
+                f"commit.finish: got it after {end} tokens, but {known} were committed before"
+            )
+
     def _commit(self, token: TokenId) -> None:
         self.log.append(token)
         self._root, dropped = self._root.advance(token)
         # Every message from here on acknowledges this, so its name is free as well.
-        for node in [self._root, *dropped]:
-            self._used -= len(node.names)
-            node.names.clear()
-        self._idle = self.draft_length == 0
+        self._outbox.settle(self._root)
+        self._drop(dropped)
+        self._no_guess = False
+
+    def _drop(self, nodes: Iterable[Node]) -> None:
+        self.counts.unsent += sum(1 for node in nodes if not self._outbox.settle(node))
 
     def _count(self, commit: Commit) -> None:
         self.counts.judged += commit.num_judged
@@ -325,17 +353,19 @@ class EdgeSession:
 
     def _on_failure(self, failure: Failure) -> tuple[EdgeEffect, ...]:
         error = error_of(failure)
-        if isinstance(error, SessionLostError):
+        is_lost = isinstance(error, SessionLostError)
+        was_over = self.is_over
+        if is_lost:
             self._go(EdgeKind.LOST)
-            self.opened = None
         else:
             self._go(EdgeKind.REFUSED if failure.retryable else EdgeKind.BROKEN)
-        if self.state is EdgeState.DONE:
+        if was_over:
             return ()
         if self.state is EdgeState.FAILED:
             return (Failed(error=error),)
-        elsewhere = not isinstance(error, SessionLostError)
-        return self._offline(elsewhere=elsewhere, after_s=failure.retry_after_ms / 1000)
+        if is_lost:
+            self.opened = None
+        return (Reconnect(elsewhere=not is_lost, after_s=failure.retry_after_ms / 1000),)
 
     # --- the drafter speaks
 
@@ -356,14 +386,20 @@ class EdgeSession:
             return ()  # a commit overtook the drafter
         node = self._root
         for token in event.tokens[skip:]:
+            is_new = token not in node.children
             node = node.grow(token)
+            if is_new:
+                self._outbox.add(node)
+            if token in self._stop_tokens:
+                break  # the text would end here
         return self._flush()
 
-    def _nothing_to_draft(self) -> tuple[EdgeEffect, ...]:
+    def _nothing_to_draft(self, event: NothingToDraft) -> tuple[EdgeEffect, ...]:
         self._go(EdgeKind.IDLE)
-        if self.is_over:
+        is_about_older_text = event.position is not None and event.position < self.length
+        if self.is_over or is_about_older_text:
             return ()
-        self._idle = True
+        self._no_guess = True
         return self._flush()
 
     def _stop(self, *, cancelled: bool) -> tuple[EdgeEffect, ...]:
@@ -382,59 +418,32 @@ class EdgeSession:
         """Send every guess that the window allows, or an acknowledgement, or that we are idle."""
         if self.state not in {EdgeState.OPENING, EdgeState.RESUMING, EdgeState.STREAMING}:
             return ()
-        room = min(self.window, self._limit) - self._used
-        fresh = [node for node in self._root.below() if not node.names][: max(room, 0)]
-        effects = [
-            self._propose(fresh[begin : begin + MAX_PROPOSAL_TOKENS])
-            for begin in range(0, len(fresh), MAX_PROPOSAL_TOKENS)
-        ]
+        effects: list[EdgeEffect] = []
+        while (room := self._room) > 0:
+            effects.append(self._propose(min(room, MAX_PROPOSAL_TOKENS)))
         lead = self.opened.limits.max_lead if self.opened else FLOOR_LEAD
         overdue = self.length - self._acknowledged >= max(1, lead // 4)
         if not effects and (overdue or (self._idle and not self._idle_sent)):
-            effects.append(self._propose([]))
+            effects.append(self._propose(0))
         return tuple(effects)
 
-    def _propose(self, nodes: Sequence[Node]) -> Send:
-        """Number `nodes`, parents first, and make the message that offers them."""
-        parents: list[int] = []
-        for node in nodes:
-            name = self._next_name
-            self._next_name += 1
-            assert node.parent is not None
-            at_root = node.parent is self._root
-            parents.append(0 if at_root else name - node.parent.names[0])
-            node.names.append(name)
-        while parents and parents[-1] == 1:
-            parents.pop()  # the rest is a chain, which goes without saying
-        self._used += len(nodes)
-        self.counts.drafted += len(nodes)
+    @property
+    def _room(self) -> int:
+        """Waiting guesses that the window allows to send now."""
+        free = min(self.window, self._limit) - self._outbox.used
+        return min(free, self._outbox.num_waiting)
+
+    def _propose(self, most: int) -> Send:
+        """Make the message that offers the next `most` guesses and acknowledges everything known."""
+        tokens, parents = self._outbox.take(most, self._root)
+        self.counts.drafted += len(tokens)
         self._acknowledged = self.length
         self._idle_sent = self._idle
         return Send(
             message=Proposal(
-                base_position=self.length,
-                tokens=tuple(node.token for node in nodes),
-                parents=tuple(parents),
-                idle=self._idle,
+                base_position=self.length, tokens=tokens, parents=parents, idle=self._idle
             )
         )
-
-
-def error_of(failure: Failure) -> PacelineError:
-    """Return the error that a `Failure` tells of; PacelineError itself for a reason this version does not know."""
-    if failure.reason == OverloadedError.reason:
-        return OverloadedError(failure.message, retry_after_s=failure.retry_after_ms / 1000)
-    kinds: tuple[type[PacelineError], ...] = (
-        SessionLostError,
-        IncompatibleError,
-        InvalidRequestError,
-        UnauthenticatedError,
-        RemoteProtocolError,
-    )
-    for kind in kinds:
-        if failure.reason == kind.reason:
-            return kind(failure.message)
-    return PacelineError(f"{failure.reason}: {failure.message}")
 
 
 def _brief(event: EdgeEvent) -> str:

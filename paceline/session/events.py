@@ -54,6 +54,9 @@ class Drafted:
 class NothingToDraft:
     """The drafter has no guess for the text as it stands."""
 
+    position: Position | None = None
+    """Length of the committed text it was asked about; an answer about an older text is ignored. None: this one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
