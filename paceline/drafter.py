@@ -16,6 +16,17 @@ from paceline.tokens import TokenId
 class Draft(Protocol):
     """A drafter's memory of one generation."""
 
+    def prepare(self, text: Sequence[TokenId]) -> bool:
+        """Do a bounded part of what `extend` needs done first; return whether some of it is left.
+
+        A long prompt is prefilled so, in pieces between which the thread serves others and a commit or a cancel is
+        noticed. `extend` does not need it: it does what is left by itself.
+
+        Raises:
+            ModelError: as in `extend`.
+        """
+        ...
+
     def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...]:
         """Return at most `limit` tokens that the target may draw after `text`; none if there is no guess.
 

@@ -1,0 +1,26 @@
+"""The Python client: streams the target's text from a verifier, with drafts of its own. See docs/client.md."""
+
+from paceline.client.client import DEFAULT_MAX_TOKENS, Client, random_seed
+from paceline.client.generation import Generation
+from paceline.client.link import VerifierInfo, describe
+from paceline.client.outcome import EndReason, GenerationResult, Piece, Statistics
+from paceline.client.settings import ConnectionSettings, DraftingSettings, RetryPolicy
+from paceline.client.text import Detokenizer, Tokenizer
+
+__all__ = [
+    "DEFAULT_MAX_TOKENS",
+    "Client",
+    "ConnectionSettings",
+    "Detokenizer",
+    "DraftingSettings",
+    "EndReason",
+    "Generation",
+    "GenerationResult",
+    "Piece",
+    "RetryPolicy",
+    "Statistics",
+    "Tokenizer",
+    "VerifierInfo",
+    "describe",
+    "random_seed",
+]

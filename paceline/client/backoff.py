@@ -1,0 +1,90 @@
+"""When and where to try again after a verifier was lost. Pure: time and randomness are passed in."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from paceline.client.settings import RetryPolicy
+from paceline.settings import Address
+
+
+class Generator(Protocol):
+    """Draws the jitter; `random.Random` is one."""
+
+    def random(self) -> float:
+        """Return a number in [0, 1)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What to try next."""
+
+    address: Address
+    after_s: float
+    """How long to wait before, in seconds from now."""
+
+
+class Reconnection:
+    """Chooses the next verifier: the same one first, which may still hold the session, then the others in turn.
+
+    Delays double with every round over all verifiers and are drawn between half and all of it, so that the edges of a
+    verifier that died do not all come back at the same moment. A verifier that said when to come back is not asked
+    before.
+
+    Args:
+        verifiers: at least one, the preferred one first.
+        policy: delays, and when to give up.
+        generator: draws the jitter.
+    """
+
+    def __init__(
+        self, verifiers: tuple[Address, ...], *, policy: RetryPolicy, generator: Generator
+    ) -> None:
+        self._verifiers = verifiers
+        self._policy = policy
+        self._generator = generator
+        self._not_before_s = [0.0] * len(verifiers)
+        self._current = 0
+        self._num_failures = 0
+        self._since_s: float | None = None
+
+    @property
+    def address(self) -> Address:
+        """The verifier that is in use, or was tried last."""
+        return self._verifiers[self._current]
+
+    def progressed(self) -> None:
+        """The verifier does its work: what failed before is forgotten."""
+        self._num_failures = 0
+        self._since_s = None
+
+    def next_attempt(
+        self, *, now_s: float, elsewhere: bool = False, retry_after_s: float = 0.0
+    ) -> Attempt | None:
+        """Return what to try after the verifier in use was lost or could not be reached; None to give up.
+
+        Args:
+            now_s: the time.
+            elsewhere: the verifier in use asked us to go to another one.
+            retry_after_s: it wants to be left alone for so long.
+        """
+        if self._since_s is None:
+            self._since_s = now_s
+        self._not_before_s[self._current] = now_s + retry_after_s
+        attempt_number = self._num_failures
+        self._num_failures += 1
+        stay = attempt_number == 0 and not elsewhere
+        num = len(self._verifiers)
+        order = [(self._current + (0 if stay else 1) + i) % num for i in range(num)]
+        due_s = now_s + self._delay_s(attempt_number // num)
+        chosen = min(order, key=lambda index: max(due_s, self._not_before_s[index]))
+        at_s = max(due_s, self._not_before_s[chosen])
+        if at_s - self._since_s > self._policy.give_up_after_s:
+            return None
+        self._current = chosen
+        return Attempt(address=self.address, after_s=at_s - now_s)
+
+    def _delay_s(self, round_index: int) -> float:
+        # The exponent is bounded so that a long outage does not overflow.
+        longest_s = min(self._policy.max_s, self._policy.first_s * 2.0 ** min(round_index, 60))
+        return longest_s * (0.5 + 0.5 * self._generator.random())

@@ -1,0 +1,194 @@
+"""The typed Python client: an edge in itself, for programs that want the target's text."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from paceline.client.generation import Generation
+from paceline.client.link import Connector, GrpcConnector, VerifierInfo
+from paceline.client.pump import DraftingThread
+from paceline.client.rtt import RttMeter
+from paceline.client.runner import Surroundings
+from paceline.client.settings import ConnectionSettings, DraftingSettings
+from paceline.client.text import Tokenizer
+from paceline.clock import MonotonicClock
+from paceline.drafter import Drafter
+from paceline.errors import ConfigError, InvalidRequestError, TransportError
+from paceline.messages import MAX_LOGPROBS, Open
+from paceline.prompts import Message, parse_messages
+from paceline.sampling.settings import SamplingSettings
+from paceline.settings import Address, parse_address
+from paceline.tokens import TokenId
+
+DEFAULT_MAX_TOKENS = 512
+
+
+class Client:
+    """Generates text with a verifier's model and, if there is one, a drafter of our own.
+
+        async with Client(verifiers=["127.0.0.1:50051"], tokenizer=tokenizer, drafter=drafter) as client:
+            async with client.generate(prompt="...", max_tokens=100) as generation:
+                async for piece in generation:
+                    print(piece.text, end="")
+            print(generation.result.statistics)
+
+    Any number of generations may run at the same time. One client per event loop.
+
+    Args:
+        verifiers: where to ask, "host:port" each, the preferred one first; the others serve when it fails.
+        tokenizer: the target's; the verifier refuses any other.
+        drafter: what guesses; None leaves all to the verifier.
+        drafting: how far ahead to draft.
+        connection: how to connect.
+        connector: makes the streams, for tests and simulations; gRPC as `connection` says if None.
+
+    Raises:
+        ConfigError: an address, a certificate or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        verifiers: Sequence[str | Address],
+        tokenizer: Tokenizer,
+        drafter: Drafter | None = None,
+        drafting: DraftingSettings | None = None,
+        connection: ConnectionSettings | None = None,
+        connector: Connector | None = None,
+    ) -> None:
+        if not verifiers:
+            raise ConfigError("verifiers: got none, expected at least one HOST:PORT")
+        self._tokenizer = tokenizer
+        self._clock = MonotonicClock()
+        self._connector = connector or GrpcConnector(connection or ConnectionSettings())
+        self._thread = DraftingThread()
+        self._surroundings = Surroundings(
+            connector=self._connector,
+            verifiers=tuple(parse_address(v) if isinstance(v, str) else v for v in verifiers),
+            retry=(connection or ConnectionSettings()).retry,
+            drafter=drafter,
+            drafting=drafting or DraftingSettings(),
+            worker=self._thread,
+            clock=self._clock,
+            generator=secrets.SystemRandom(),
+            rtt=RttMeter(),
+        )
+
+    async def __aenter__(self) -> Self:
+        """Make the client ready; nothing is connected yet."""
+        self._thread.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close every connection. Generations must be over."""
+        try:
+            await self._connector.close()
+        finally:
+            self._thread.__exit__()
+
+    def generate(  # noqa: PLR0913 - the names are those of the OpenAI interface
+        self,
+        *,
+        messages: Sequence[Message | Mapping[str, str]] | None = None,
+        prompt: str | None = None,
+        prompt_ids: Sequence[TokenId] | None = None,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+        sampling: SamplingSettings | None = None,
+        stop: Sequence[str] = (),
+        num_logprobs: int = 0,
+    ) -> Generation:
+        """Return a generation to be entered with `async with`; nothing happens before.
+
+        Args:
+            messages: a conversation, put into the model's chat template. Give exactly one of this and the next two.
+            prompt: a plain text to go on from, without a template.
+            prompt_ids: the same as token ids.
+            max_tokens: most tokens of output; the verifier may allow fewer.
+            sampling: how tokens are drawn; None is the default settings with a fresh random seed.
+            stop: strings that end the text before they appear in it.
+            num_logprobs: how many of the target's log probabilities come with each token; 0 to 20.
+
+        Raises:
+            InvalidRequestError: a value is out of its range, or not exactly one kind of prompt was given.
+        """
+        if not 0 <= num_logprobs <= MAX_LOGPROBS:
+            raise InvalidRequestError(
+                f"num_logprobs: got {num_logprobs}, expected 0 to {MAX_LOGPROBS}"
+            )
+        if max_tokens < 1:
+            raise InvalidRequestError(f"max_tokens: got {max_tokens}, expected at least 1")
+        request = Open(
+            tokenizer_fingerprint=self._tokenizer.fingerprint,
+            prompt=self._encode(messages, prompt, prompt_ids),
+            sampling=sampling or SamplingSettings(seed=random_seed()),
+            max_tokens=max_tokens,
+            stop_tokens=self._tokenizer.stop_tokens,
+            num_logprobs=num_logprobs,
+        )
+        return Generation(
+            request,
+            detokenizer=self._tokenizer.detokenizer(),
+            stop=stop,
+            surroundings=self._surroundings,
+        )
+
+    async def describe(self) -> VerifierInfo:
+        """Ask the first verifier that answers what it serves.
+
+        Raises:
+            TransportError: none answers; the error of the preferred one.
+            UnauthenticatedError: the credentials are wrong.
+        """
+        errors: list[TransportError] = []
+        for address in self._surroundings.verifiers:
+            try:
+                info = await self._connector.describe(address)
+            except TransportError as error:
+                errors.append(error)
+            else:
+                self._surroundings.rtt.add(address, info.rtt_s)
+                return info
+        raise errors[0]
+
+    def _encode(
+        self,
+        messages: Sequence[Message | Mapping[str, str]] | None,
+        prompt: str | None,
+        prompt_ids: Sequence[TokenId] | None,
+    ) -> tuple[TokenId, ...]:
+        if sum(given is not None for given in (messages, prompt, prompt_ids)) != 1:
+            raise InvalidRequestError(
+                "messages, prompt, prompt_ids: expected exactly one of them to be given"
+            )
+        if messages is not None:
+            ids = self._tokenizer.encode_messages(_checked(messages))
+        elif prompt is not None:
+            ids = self._tokenizer.encode(prompt)
+        else:
+            ids = tuple(prompt_ids or ())
+        if not ids:
+            raise InvalidRequestError("prompt: it has no tokens, expected at least one")
+        return ids
+
+
+def random_seed() -> int:
+    """Return a fresh seed for `SamplingSettings`."""
+    return secrets.randbits(64)
+
+
+def _checked(messages: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
+    """Return the conversation as Messages; mappings have `role` and `content`."""
+    plain = [
+        {"role": m.role, "content": m.content} if isinstance(m, Message) else dict(m)
+        for m in messages
+    ]
+    try:
+        return parse_messages(plain, where="messages")
+    except ConfigError as error:
+        raise InvalidRequestError(str(error)) from error

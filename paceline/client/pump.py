@@ -1,0 +1,156 @@
+"""Drafting while proposals are in flight: the one thread that drafts, and the loop that keeps it busy."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ClassVar, Protocol, Self, TypeVar
+
+from paceline.clock import Clock
+from paceline.drafter import Draft, Drafter
+from paceline.errors import ModelError
+from paceline.messages import Open
+from paceline.session import EdgeSession
+from paceline.session.events import Drafted, EdgeEvent, NothingToDraft
+from paceline.tokens import TokenId
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Worker(Protocol):
+    """Runs the drafter's calls one after the other, outside the event loop."""
+
+    async def run(self, call: Callable[[], Result]) -> Result:
+        """Return what `call` returns. A cancelled caller does not wait for a call that has begun."""
+        ...
+
+
+class DraftingThread:
+    """The process's one drafting thread: models are not made for two callers at once. Lives while anybody holds it.
+
+    What waits for it is bounded by the callers: each generation waits for one call at a time.
+    """
+
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _executor: ClassVar[ThreadPoolExecutor | None] = None
+    _num_holders: ClassVar[int] = 0
+
+    def __enter__(self) -> Self:
+        """Hold the thread."""
+        cls = type(self)
+        with cls._lock:
+            cls._num_holders += 1
+            if cls._executor is None:
+                cls._executor = ThreadPoolExecutor(1, thread_name_prefix="paceline-drafting")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of it; the last one waits until it has ended."""
+        cls = type(self)
+        with cls._lock:
+            cls._num_holders -= 1
+            executor = cls._executor if cls._num_holders == 0 else None
+            if executor is not None:
+                cls._executor = None
+        if executor is not None:
+            executor.shutdown(wait=True, cancel_futures=False)
+
+    async def run(self, call: Callable[[], Result]) -> Result:
+        """See `Worker`."""
+        executor = type(self)._executor  # noqa: SLF001 - our own class
+        assert executor is not None, "the thread is not held"
+        return await asyncio.get_running_loop().run_in_executor(executor, call)
+
+
+class DraftingPump:
+    """Drafts for one session until it is cancelled.
+
+    Args:
+        session: whose text goes on; only read here.
+        apply: hands an event to the session and carries out what follows.
+        changed: is set whenever the session may have moved; cleared here.
+        worker: runs the drafter.
+        clock: for the time the drafter takes.
+    """
+
+    def __init__(
+        self,
+        session: EdgeSession,
+        *,
+        apply: Callable[[EdgeEvent], None],
+        changed: asyncio.Event,
+        worker: Worker,
+        clock: Clock,
+    ) -> None:
+        self._session = session
+        self._apply = apply
+        self._changed = changed
+        self._worker = worker
+        self._clock = clock
+        self.drafting_s = 0.0
+
+    async def run(self, drafter: Drafter, *, tokens_per_message: int) -> None:
+        """Draft until the session is over. A drafter that fails is left alone from then on, which is logged."""
+        holder = _Holder(drafter)
+        request = self._session.request
+        try:
+            await self._worker.run(lambda: holder.open(request))
+            await self._pump(holder, tokens_per_message)
+        except ModelError as error:
+            logger.warning(
+                "drafter %s failed, the text goes on without drafts: %s", drafter.name, error
+            )
+            self._session.draft_length = 0
+            self._apply(NothingToDraft())
+        finally:
+            # Queued behind a call that may still run, so it is done even if we are cancelled once more.
+            await asyncio.shield(self._worker.run(holder.close))
+
+    async def _pump(self, holder: "_Holder", tokens_per_message: int) -> None:
+        session = self._session
+        while not session.is_over:
+            self._changed.clear()
+            request = session.draft_request
+            if request is None:
+                await self._changed.wait()
+                continue
+            text = (*session.log, *request.path)
+            limit = min(request.limit, tokens_per_message)
+            started_s = self._clock.now_s()
+            tokens = await self._worker.run(partial(holder.extend, text, limit))
+            self.drafting_s += self._clock.now_s() - started_s
+            if tokens:
+                self._apply(Drafted(position=request.position, tokens=(*request.path, *tokens)))
+            elif tokens is not None and session.length == request.position:
+                self._apply(NothingToDraft())
+                while session.length == request.position and not session.is_over:
+                    self._changed.clear()
+                    await self._changed.wait()
+
+
+class _Holder:
+    """A draft and its drafter; all methods run on the worker."""
+
+    def __init__(self, drafter: Drafter) -> None:
+        self._drafter = drafter
+        self._draft: Draft | None = None
+
+    def open(self, request: Open) -> None:
+        self._draft = self._drafter.open(
+            prompt_length=len(request.prompt),
+            max_tokens=request.max_tokens,
+            sampling=request.sampling,
+        )
+
+    def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...] | None:
+        """Return guesses, or None while there is more to prepare."""
+        assert self._draft is not None, "opened before"
+        return None if self._draft.prepare(text) else self._draft.extend(text, limit)
+
+    def close(self) -> None:
+        if self._draft is not None:
+            self._draft.close()
