@@ -155,10 +155,8 @@ class Service:
         self, wanted: GenerationRequest, heading: Heading, generation: Generation
     ) -> web.Response:
         """Answer in one piece."""
-        tokens = []
         async with generation:
-            async for piece in generation:
-                tokens.append(self._logprobs(wanted, piece))
+            tokens = [self._logprobs(wanted, piece) async for piece in generation]
         result = generation.result
         _log_answer(result)
         present = [entry for entry in tokens if entry is not None]

@@ -1,0 +1,155 @@
+"""`paceline generate`: one answer per prompt, streamed into the terminal."""
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from edge.options import (
+    AgentSettings,
+    AnswerSettings,
+    agent_options,
+    agent_settings,
+    answer_options,
+    answer_settings,
+)
+from edge.summary import answer_object, summary_line
+from paceline.client.client import Client
+from paceline.client.outcome import GenerationResult
+from paceline.console import LEGEND, Origin, TokenPrinter
+from paceline.errors import ConfigError
+from paceline.prompts import PROMPT_FILE, Message, PromptLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSettings:
+    """How answers are shown."""
+
+    as_json: bool = False
+    """One JSON object per answer, nothing else on stdout."""
+
+    raw: bool = False
+    """Go on from the prompt as it stands, without the model's chat template."""
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@click.option(
+    "--prompts",
+    type=PROMPT_FILE,
+    help="JSON lines, each with `prompt` or `messages`, instead of PROMPT; - is standard input.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object per answer.")
+@click.option("--raw", is_flag=True, help="Continue PROMPT itself, without a chat template.")
+@answer_options
+@agent_options
+def generate(
+    *,
+    prompt: str | None,
+    prompts: tuple[PromptLine, ...] | None,
+    as_json: bool,
+    raw: bool,
+    **values: Any,
+) -> None:
+    """Answer a prompt with the verifier's model.
+
+    Tokens appear as they become final, coloured by where they came from. Without --cloud a private verifier runs on
+    this machine for as long as the answer takes.
+
+    Example: paceline generate "Why is the sky blue?" --max-tokens 100
+    """
+    if (prompt is None) == (prompts is None):
+        raise click.UsageError("Give either PROMPT or --prompts FILE.")
+    if prompt == "":
+        raise click.UsageError("PROMPT is empty; write a text to answer.")
+    answers = answer_settings(values)
+    lines = prompts or (
+        PromptLine(name="1", messages=(Message(role="user", content=prompt or ""),)),
+    )
+    output = OutputSettings(as_json=as_json, raw=raw)
+    for line in lines:
+        check_line(line, answers=answers, output=output)
+    agent = agent_settings(values)
+    # PyTorch takes seconds to import; --help and a wrong flag must not wait for it.
+    from edge.running import run  # noqa: PLC0415
+
+    run(_generate(lines, agent=agent, answers=answers, output=output))
+
+
+async def _generate(
+    lines: tuple[PromptLine, ...],
+    *,
+    agent: AgentSettings,
+    answers: AnswerSettings,
+    output: OutputSettings,
+) -> None:
+    from edge.agent import open_agent  # noqa: PLC0415
+
+    async with open_agent(agent) as opened:
+        printer = TokenPrinter()
+        if printer.is_colored and not output.as_json:
+            click.echo(click.style(LEGEND, dim=True), err=True)
+        for line in lines:
+            if output.as_json:
+                result = await answer(
+                    opened.client, line, answers=answers, raw=output.raw, printer=None
+                )
+                click.echo(json.dumps(answer_object(result, name=line.name), ensure_ascii=False))
+                continue
+            if len(lines) > 1:
+                click.echo(click.style(f"[{line.name}]", bold=True), err=True)
+            result = await answer(
+                opened.client, line, answers=answers, raw=output.raw, printer=printer
+            )
+            printer.end_line()
+            click.echo(click.style(summary_line(result.statistics), dim=True), err=True)
+
+
+async def answer(
+    client: Client,
+    line: PromptLine,
+    *,
+    answers: AnswerSettings,
+    raw: bool = False,
+    printer: TokenPrinter | None = None,
+) -> GenerationResult:
+    """Return one finished answer, shown piece by piece if there is a printer.
+
+    Raises:
+        PacelineError: it failed.
+    """
+    generation = client.generate(
+        messages=None if raw else conversation(line, system=answers.system),
+        prompt=line.messages[0].content if raw else None,
+        max_tokens=answers.max_tokens,
+        sampling=answers.sampling(random_seed=secrets.randbits(63)),
+        stop=answers.stop,
+    )
+    async with generation:
+        async for piece in generation:
+            if printer is not None:
+                printer.write(piece.text, Origin.DRAFT if piece.accepted else Origin.CLOUD)
+    return generation.result
+
+
+def conversation(line: PromptLine, *, system: str | None) -> tuple[Message, ...]:
+    """Return the messages of a prompt, with the system message first unless it brings its own."""
+    if system is None or line.messages[0].role == "system":
+        return line.messages
+    return (Message(role="system", content=system), *line.messages)
+
+
+def check_line(line: PromptLine, *, answers: AnswerSettings, output: OutputSettings) -> None:
+    """Refuse what --raw cannot do.
+
+    Raises:
+        ConfigError: a conversation, or a system message, and no chat template to put it into.
+    """
+    if not output.raw:
+        return
+    if answers.system is not None:
+        raise ConfigError("--raw: a system message needs the chat template; leave out --system")
+    if len(line.messages) != 1 or line.messages[0].role != "user":
+        raise ConfigError(f"--raw: prompt {line.name} is a conversation; give it as `prompt`")

@@ -1,0 +1,252 @@
+"""The options that `generate`, `chat` and `edge` have in common, and the settings they make."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+from paceline.client.settings import ConnectionSettings, DraftingSettings
+from paceline.errors import ConfigError
+from paceline.sampling.settings import MAX_SEED, SamplingSettings
+from paceline.settings import ADDRESS, Address
+
+DEFAULT_TARGET = "smollm2-135m"
+DEFAULT_MAX_TOKENS = 256
+NO_DRAFT = "none"
+
+_DRAFTING = DraftingSettings()
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_MODEL_OPTIONS = (
+    click.option(
+        "--cloud",
+        type=ADDRESS,
+        multiple=True,
+        help="A verifier (`paceline cloud`); repeat it for others that take over when it fails.  "
+        "[default: a private one on this machine]",
+    ),
+    click.option(
+        "--target",
+        default=DEFAULT_TARGET,
+        metavar="MODEL",
+        help="The verifier's model: a Hugging Face name, a folder, a GGUF file, or smollm2-135m. With --cloud only its "
+        "tokenizer is read.",
+    ),
+    click.option(
+        "--draft",
+        default="lookup",
+        metavar="NAME",
+        help="What guesses here: lookup (finds repetitions, needs no weights), none, or a model like --target.",
+    ),
+    click.option(
+        "--draft-length",
+        type=click.IntRange(min=0),
+        default=_DRAFTING.draft_length,
+        help="How many tokens deep to draft beyond the committed text.",
+    ),
+    click.option(
+        "--window",
+        type=click.IntRange(min=1),
+        default=_DRAFTING.window,
+        help="Most drafted tokens under way to the verifier.",
+    ),
+    click.option(
+        "--tokens-per-message",
+        type=click.IntRange(min=1),
+        default=_DRAFTING.tokens_per_message,
+        help="Most drafted tokens sent together: fewer arrive sooner, more cost fewer bytes each.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16"]),
+        default="float32",
+        help="Arithmetic of the models that run on this machine.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(["cpu", "cuda"]),
+        default="cpu",
+        help="Where the models of this machine run.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1, max=1024),
+        help="CPU threads of each model on this machine.  [default: as PyTorch thinks best]",
+    ),
+)
+
+_CONNECTION_OPTIONS = (
+    click.option("--token", help="Bearer token that the verifier asks for."),
+    click.option("--token-file", type=_FILE, help="File with the token, kept out of `ps`."),
+    click.option("--tls-ca", type=_FILE, help="Certificates to trust (PEM).  [default: system's]"),
+    click.option("--tls-cert", type=_FILE, help="Our own certificate (PEM), for mutual TLS."),
+    click.option("--tls-key", type=_FILE, help="Key of --tls-cert (PEM)."),
+    click.option(
+        "--insecure", is_flag=True, help="Speak without TLS to verifiers on other machines."
+    ),
+)
+
+_ANSWER_OPTIONS = (
+    click.option(
+        "--max-tokens",
+        type=click.IntRange(min=1),
+        default=DEFAULT_MAX_TOKENS,
+        help="Most tokens of an answer.",
+    ),
+    click.option(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="0 takes the likeliest token, the same text every time; above, tokens are drawn.",
+    ),
+    click.option("--top-p", type=float, default=1.0, help="Draw from the likeliest tokens only."),
+    click.option("--top-k", type=int, default=0, help="Draw from so many tokens; 0 is all."),
+    click.option(
+        "--min-p", type=float, default=0.0, help="Drop tokens below this x the likeliest."
+    ),
+    click.option(
+        "--presence-penalty", type=float, default=0.0, help="Against tokens that are there."
+    ),
+    click.option("--frequency-penalty", type=float, default=0.0, help="The same, for each time."),
+    click.option("--repetition-penalty", type=float, default=1.0, help="The same, as a divisor."),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0, max=MAX_SEED),
+        help="Same seed, same text, whatever draft and network.  [default: a random one]",
+    ),
+    click.option("--stop", multiple=True, help="Text that ends an answer; repeat it for others."),
+    click.option("--system", help="System message, put before every conversation."),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """Which verifier, which models, which link."""
+
+    verifiers: tuple[Address, ...] = ()
+    """The preferred one first; empty: start a private one."""
+
+    target: str = DEFAULT_TARGET
+    draft: str = "lookup"
+    drafting: DraftingSettings = field(default_factory=DraftingSettings)
+    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int | None = None
+    """CPU threads of each model on this machine; none: PyTorch's own choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerSettings:
+    """How answers are drawn and where they end."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    """None: a new random one for every answer."""
+
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    stop: tuple[str, ...] = ()
+    system: str | None = None
+
+    def sampling(self, *, random_seed: int) -> SamplingSettings:
+        """Return the settings of one answer; `random_seed` counts unless there is a fixed one.
+
+        Raises:
+            InvalidRequestError: a field is out of its range.
+        """
+        return SamplingSettings(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            seed=random_seed if self.seed is None else self.seed,
+        )
+
+
+def agent_options(command: _Command) -> _Command:
+    """Add the options of `AgentSettings` to a command."""
+    return _decorated(command, (*_MODEL_OPTIONS, *_CONNECTION_OPTIONS))
+
+
+def answer_options(command: _Command) -> _Command:
+    """Add the options of `AnswerSettings` to a command."""
+    return _decorated(command, _ANSWER_OPTIONS)
+
+
+def agent_settings(values: Mapping[str, Any]) -> AgentSettings:
+    """Return the settings of a command's values.
+
+    Raises:
+        ConfigError: they contradict each other, or a file cannot be read.
+    """
+    return AgentSettings(
+        verifiers=tuple(values["cloud"]),
+        target=values["target"],
+        draft=values["draft"],
+        drafting=DraftingSettings(
+            draft_length=values["draft_length"],
+            window=values["window"],
+            tokens_per_message=values["tokens_per_message"],
+        ),
+        connection=ConnectionSettings(
+            insecure=values["insecure"],
+            ca_file=values["tls_ca"],
+            cert_file=values["tls_cert"],
+            key_file=values["tls_key"],
+            token=secret(values["token"], values["token_file"], name="--token"),
+        ),
+        dtype=values["dtype"],
+        device=values["device"],
+        threads=values["threads"],
+    )
+
+
+def answer_settings(values: Mapping[str, Any]) -> AnswerSettings:
+    """Return the settings of a command's values.
+
+    Raises:
+        InvalidRequestError: a value is out of its range.
+    """
+    names = AnswerSettings.__dataclass_fields__
+    settings = AnswerSettings(**{name: values[name] for name in names})
+    settings.sampling(random_seed=0)  # checks the ranges before anything slow starts
+    return settings
+
+
+def secret(text: str | None, file: Path | None, *, name: str) -> str | None:
+    """Return a secret given as itself or as a file that holds it.
+
+    Raises:
+        ConfigError: it is given twice, or the file is empty or cannot be read.
+    """
+    if file is None:
+        return text
+    if text is not None:
+        raise ConfigError(f"{name}, {name}-file: got both, expected one of them")
+    try:
+        content = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}-file: cannot read {file}") from error
+    if not content or "\n" in content:
+        raise ConfigError(f"{name}-file: {file} must hold one line, the secret alone")
+    return content
+
+
+def _decorated(command: _Command, options: tuple[Callable[[_Command], _Command], ...]) -> _Command:
+    # Decorators apply from the last to the first, and --help lists them the other way round.
+    for option in reversed(options):
+        command = option(command)
+    return command
