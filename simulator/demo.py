@@ -1,0 +1,214 @@
+"""`paceline demo`: verifier, emulated link and edge on one machine; one answer with drafts and one without."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from paceline.console import LEGEND, progress
+from paceline.settings import BANDWIDTH, DURATION, color_wanted
+from simulator.programs import Program, ProgramError, running
+
+PROMPT = (
+    "Write this list again, sorted by age, youngest first, and nothing else: "
+    "Alice is 42 years old. Bob is 35 years old. Carol is 28 years old. Dave is 51 years old."
+)
+
+LOAD_TIMEOUT_S = 600.0
+"""Longest time to load and warm up the target; a large one comes from the network first."""
+
+LINK_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 600.0
+READ_BYTES = 4096
+_ESCAPES = re.compile(rb"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSettings:
+    """What the demo shows."""
+
+    prompt: str
+    target: str
+    draft: str
+    dtype: str
+    rtt_s: float
+    bandwidth_bps: float | None
+    max_tokens: int
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One answer as its reader saw it."""
+
+    text: str
+    statistics: str
+    """The edge's own summary, one line."""
+    streaming_s: float
+    """From the first piece of text to the last."""
+    up_bytes: int
+    """Bytes of TCP payload over the link, handshake and headers of HTTP/2 included."""
+    down_bytes: int
+
+
+@click.command()
+@click.option("--prompt", default=PROMPT, show_default=False, help="What to ask.  [sort a list]")
+@click.option("--target", default="smollm2-135m", help="Model of the verifier.")
+@click.option("--draft", default="lookup", help="What drafts at the edge: lookup, or a model.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Arithmetic."
+)
+@click.option("--rtt", "rtt_s", type=DURATION, default="60ms", help="Round trip time of the link.")
+@click.option(
+    "--bandwidth", "bandwidth_bps", type=BANDWIDTH, help="Of each way of the link.  [unlimited]"
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=64, help="Most tokens to answer.")
+@click.option("--temperature", type=click.FloatRange(min=0.0), default=0.0, help="0 is greedy.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the draws.")
+def demo(**options: Any) -> None:
+    """Answer a prompt over an emulated link, with drafts and without.
+
+    Starts a verifier, an emulated wide-area link and an edge as separate processes, shows the answer as it comes, then
+    the same from the cloud alone, and whether the texts are the same. Ctrl-C ends all of them.
+    """
+    asyncio.run(_show(DemoSettings(**options)))
+
+
+async def _show(settings: DemoSettings) -> None:
+    """Run the demo; a signal to end is the same as Ctrl-C."""
+    task = asyncio.current_task()
+    assert task is not None
+    ended: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        ended.append(number)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        await _compare(settings)
+    except asyncio.CancelledError:
+        if not ended:
+            raise
+        raise click.Abort from None
+
+
+async def _compare(settings: DemoSettings) -> None:
+    console = Console(no_color=not color_wanted(), highlight=False)
+    cores = max(1, (os.cpu_count() or 1) // 2)
+    arguments = ["cloud", "--target", settings.target, "--listen", "127.0.0.1:0"]
+    arguments += ["--dtype", settings.dtype, "--threads", str(cores)]
+    async with running("the verifier", *arguments) as verifier:
+        with progress(f"starting the verifier, loading {settings.target}"):
+            ready = await verifier.wait_for(r"ready on (\S+)", timeout_s=LOAD_TIMEOUT_S)
+        console.print(Text(f"\n> {settings.prompt}\n", style="bold"))
+        drafted = await _answer(settings, verifier=ready[1], draft=settings.draft)
+        console.print(Text("\nThe same from the cloud alone, over the same link:\n", style="bold"))
+        plain = await _answer(settings, verifier=ready[1], draft="none")
+    console.print(_side_by_side(drafted, plain, settings))
+    console.print(Text(verdict(drafted.text, plain.text, dtype=settings.dtype), style="bold"))
+
+
+async def _answer(settings: DemoSettings, *, verifier: str, draft: str) -> Answer:
+    """Answer over a fresh link, so that its bytes are those of this answer."""
+    link_arguments = ["link", "--json", "--to", verifier, "--rtt", f"{settings.rtt_s * 1e3:f}ms"]
+    if settings.bandwidth_bps is not None:
+        link_arguments += ["--bandwidth", f"{settings.bandwidth_bps:f}bit"]
+    async with running("the link", *link_arguments) as link:
+        listening = await link.wait_for(r"listening.*", timeout_s=LINK_TIMEOUT_S)
+        port = re.search(r'"port": (\d+)', listening[0])
+        assert port is not None
+        arguments = ["generate", "--cloud", f"127.0.0.1:{port[1]}", "--draft", draft]
+        arguments += ["--max-tokens", str(settings.max_tokens)]
+        arguments += ["--temperature", str(settings.temperature), "--seed", str(settings.seed)]
+        # The edge writes to us, but its colours are for the terminal that we write to.
+        colors = {"FORCE_COLOR": "1", "TERM": "xterm-256color"} if _on_terminal() else {}
+        async with running(
+            "the edge", *arguments, "--", settings.prompt, environment=colors
+        ) as edge:
+            output, streaming_s = await _stream(edge)
+        carried = json.loads((await link.end()).splitlines()[-1])
+    text, _, statistics = output.rstrip("\n").rpartition("\n")
+    return Answer(
+        text=text,
+        statistics=statistics,
+        streaming_s=streaming_s,
+        up_bytes=carried["up_bytes"],
+        down_bytes=carried["down_bytes"],
+    )
+
+
+async def _stream(edge: Program) -> tuple[str, float]:
+    """Show what the edge writes as it comes; return it without colours, and how long it came."""
+    loop = asyncio.get_running_loop()
+    received: list[bytes] = []
+    times_s: list[float] = []
+    async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        with contextlib.ExitStack() as waiting:
+            waiting.enter_context(progress("starting the edge"))
+            while data := await edge.output.read(READ_BYTES):
+                waiting.close()
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+                received.append(data)
+                times_s.append(loop.time())
+        if await edge.process.wait() != 0:
+            raise await edge.failure()
+    if not received:
+        raise ProgramError("the edge gave no answer")
+    return _ESCAPES.sub(b"", b"".join(received)).decode(errors="replace"), times_s[-1] - times_s[0]
+
+
+def verdict(drafted: str, plain: str, *, dtype: str) -> str:
+    """Return the one line that says whether the two texts are the same, and which precision ran."""
+    if drafted == plain:
+        return f"Identical text, with drafts and without ({dtype})."
+    pairs = zip(drafted, plain, strict=False)
+    same = next(
+        (index for index, (left, right) in enumerate(pairs) if left != right),
+        min(len(drafted), len(plain)),
+    )
+    promised = (
+        "this is a bug, in float32 it must be identical"
+        if dtype == "float32"
+        else f"{dtype} promises the same distribution, and rounding can flip a token"
+    )
+    return f"Different text from character {same} on ({dtype}): {promised}."
+
+
+def _side_by_side(drafted: Answer, plain: Answer, settings: DemoSettings) -> Table:
+    table = Table(title=f"{settings.target} over {settings.rtt_s * 1e3:.0f} ms", show_lines=True)
+    for heading in ("", f"drafts: {settings.draft}", "cloud alone"):
+        table.add_column(Text(heading), ratio=1 if heading else None)
+
+    def row(name: str, *cells: str) -> None:
+        # Text, not markup: a model's words are not ours to interpret.
+        table.add_row(name, *(Text(cell) for cell in cells))
+
+    row("answer", drafted.text, plain.text)
+    row("text streamed in", f"{drafted.streaming_s:.2f} s", f"{plain.streaming_s:.2f} s")
+    row("statistics", drafted.statistics, plain.statistics)
+    row(
+        "over the link",
+        *(f"{answer.up_bytes} bytes up, {answer.down_bytes} down" for answer in (drafted, plain)),
+    )
+    if _on_terminal():
+        table.caption = LEGEND
+    return table
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty() and color_wanted()
