@@ -1,0 +1,189 @@
+"""Which rows go into the next step of the target. Pure: sessions in, plan out.
+
+The rule
+--------
+A step runs at most `row_budget` rows, whatever they are for, because its time depends on their number. They are given
+out in this order:
+
+ 1. *Roots.* A session's row for its last committed token yields one certain token, so it comes first. Sessions that
+    have waited longest are served first; whoever finds no room is ahead in the next step.
+ 2. *Prefill reserve.* While a prompt waits to be computed, `prefill_share` of the budget is kept from roots and drafts,
+    so that many running sessions cannot starve it; and no more than what they leave over is given to it, so that a
+    long prompt cannot stall them.
+ 3. *Drafts.* What is left is shared evenly over the sessions that have a root in this step: nobody's long tree crowds
+    out a short one.
+ 4. *The rest* goes to prefill.
+
+The race. With it on, a session without drafts steps on at once: the worst case is plain decoding. With it off, it
+waits for drafts, but not when its edge has said that it is idle, and never longer than `patience_s`: an edge that went
+silent costs time, not the answer.
+
+Shared prefixes. A session whose prompt begins like that of another one, which is being computed right now, waits for
+it. If that other one may not step any more, the waiting one takes the work over.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paceline.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerSettings:
+    """How rows are given out.
+
+    Raises:
+        ConfigError: a field is out of its range.
+    """
+
+    row_budget: int = 128
+    """Most rows in one step; at least 2. More rows finish long prompts sooner and verify deeper trees, and make every
+    step, which everybody waits for, longer."""
+
+    race: bool = True
+    """Step on without drafts instead of waiting for the link. Off saves steps of the target and costs up to
+    `patience_s` of waiting per missed draft."""
+
+    patience_s: float = 0.5
+    """Longest wait for drafts with the race off, in seconds; at least 0. About two round trips: less wastes steps
+    on edges that are merely far away, more makes a silent edge's answer slower."""
+
+    prefill_share: float = 0.25
+    """Part of the budget that is kept for prompts while any waits; 0 < share <= 0.9. More shortens the time to the
+    first token under load, less lets running sessions verify deeper."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if self.row_budget < 2:
+            raise ConfigError(f"row_budget: got {self.row_budget}, expected at least 2")
+        if not 0.0 <= self.patience_s < float("inf"):
+            raise ConfigError(f"patience_s: got {self.patience_s}, expected at least 0")
+        if not 0.0 < self.prefill_share <= 0.9:
+            raise ConfigError(
+                f"prefill_share: got {self.prefill_share}, expected more than 0 and at most 0.9"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionView:
+    """What the scheduler knows of a session."""
+
+    key: int
+    """The registry's number for it."""
+    may_step: bool
+    """Somebody reads, and is not too far behind."""
+    waiting_since_s: float
+    """When it was last served, or got its work."""
+    num_to_prefill: int = 0
+    """Prompt rows to compute before its root; 0 once it generates."""
+    waits_for: int | None = None
+    """Key of the session that computes the beginning of this one's prompt; None if it need not wait."""
+    num_offered: int = 0
+    """Draft rows that could ride along."""
+    has_drafts: bool = False
+    """Something is there to verify; may hold with nothing offered, just before the text must end."""
+    edge_is_idle: bool = False
+    """The edge has nothing to offer: do not wait for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRows:
+    """One session's part in a step: either prefill, or a root and drafts."""
+
+    key: int
+    num_prefill: int = 0
+    num_drafts: int = 0
+
+    @property
+    def is_prefill(self) -> bool:
+        """These rows only compute a part of the prompt."""
+        return self.num_prefill > 0
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in the forward pass."""
+        return self.num_prefill or 1 + self.num_drafts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The next step."""
+
+    rows: tuple[SessionRows, ...] = ()
+    """Whoever waited longest comes first, roots before prefill."""
+    take_over: tuple[int, ...] = ()
+    """Sessions that shall stop waiting for somebody else's prefill."""
+    wake_at_s: float | None = None
+    """When a session runs out of patience, if nothing else happens before."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the forward pass."""
+        return sum(rows.num_rows for rows in self.rows)
+
+
+def plan_step(views: Sequence[SessionView], settings: SchedulerSettings, *, now_s: float) -> Plan:
+    """Return what the next step computes; see the module for the rule."""
+    able = sorted(
+        (view for view in views if view.may_step), key=lambda view: (view.waiting_since_s, view.key)
+    )
+    free = [view for view in able if view.waits_for is None]
+    prefilling = [view for view in free if view.num_to_prefill > 0]
+    ready = [view for view in free if view.num_to_prefill == 0]
+    due = [view for view in ready if _is_due(view, settings, now_s)]
+    patient = [view.waiting_since_s + settings.patience_s for view in ready if view not in due]
+
+    wanted = sum(view.num_to_prefill for view in prefilling)
+    reserve = min(wanted, max(1, int(settings.row_budget * settings.prefill_share)))
+    roots = due[: settings.row_budget - reserve]
+    left = settings.row_budget - reserve - len(roots)
+    drafts = share_out([view.num_offered for view in roots], left)
+    left -= sum(drafts)
+    chunks = share_out([view.num_to_prefill for view in prefilling], reserve + left)
+    return Plan(
+        rows=(
+            *(
+                SessionRows(key=v.key, num_drafts=count)
+                for v, count in zip(roots, drafts, strict=True)
+            ),
+            *(
+                SessionRows(key=v.key, num_prefill=count)
+                for v, count in zip(prefilling, chunks, strict=True)
+                if count
+            ),
+        ),
+        take_over=_orphans(able),
+        wake_at_s=min(patient, default=None),
+    )
+
+
+def share_out(wants: Sequence[int], budget: int) -> list[int]:
+    """Return how much of `budget` each gets: evenly, nobody more than wanted, odd ones to the first in line."""
+    level, left = 0, budget
+    for rank, want in enumerate(sorted(wants)):
+        num_above = len(wants) - rank
+        if (want - level) * num_above > left:
+            level += left // num_above
+            break
+        left -= (want - level) * num_above
+        level = want
+    given = [min(want, level) for want in wants]
+    odd = budget - sum(given)
+    for i, want in enumerate(wants):
+        if odd > 0 and given[i] < want:
+            given[i] += 1
+            odd -= 1
+    return given
+
+
+def _is_due(view: SessionView, settings: SchedulerSettings, now_s: float) -> bool:
+    """Whether a session that generates is worth a root now."""
+    if settings.race or view.has_drafts or view.edge_is_idle:
+        return True
+    return view.waiting_since_s + settings.patience_s <= now_s
+
+
+def _orphans(able: Sequence[SessionView]) -> tuple[int, ...]:
+    """Sessions that wait for the prefill of one that may not step."""
+    keys = {view.key for view in able}
+    return tuple(v.key for v in able if v.waits_for is not None and v.waits_for not in keys)

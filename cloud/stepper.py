@@ -1,0 +1,120 @@
+"""The heart of the verifier: while any session has work, plan a step, run it on the model thread, hand out the result.
+
+The event loop only plans and hands out; it never touches a tensor. One step is under way at a time, and what arrives
+meanwhile is in the next one: sessions are packed by themselves, nobody waits for a batch to fill.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from cloud.scheduler import Plan, SchedulerSettings, plan_step
+from cloud.sessions import Registry
+from cloud.walk import NO_DRAFTS, Tree
+from cloud.worker import CacheView, StepOrder, StepResult, Worker
+from paceline.clock import Clock
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ModelThread:
+    """One thread of its own for everything that touches the model, in the order asked for."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="paceline-model")
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `function` returns on the thread. A cancelled caller leaves it running to its end."""
+        future = self._executor.submit(function, *args, **kwargs)
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Wait until the thread has ended what it is doing, and end it. Bounded by one step."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class Stepper:
+    """Runs steps for as long as `run` runs."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        worker: Worker,
+        thread: ModelThread,
+        settings: SchedulerSettings,
+        clock: Clock,
+    ) -> None:
+        self._registry = registry
+        self._worker = worker
+        self._thread = thread
+        self._settings = settings
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Serve all sessions; ends only by being cancelled, and leaves the caches to the caller."""
+        while True:
+            # Cleared before looking: what comes while we look, or during a step, sets it again.
+            self._registry.work.clear()
+            self._registry.expire()
+            await self._arrange()
+            views, trees = self._registry.scheduler_views()
+            plan = plan_step(views, self._settings, now_s=self._clock.now_s())
+            if plan.rows or plan.take_over:
+                await self._step(plan, trees)
+            else:
+                await self._rest(plan.wake_at_s)
+
+    async def _arrange(self) -> None:
+        """Free and make caches."""
+        closes, opens = self._registry.take_cache_orders()
+        if closes or opens:
+            answers = await self._thread.run(self._worker.arrange, closes, opens)
+            for key, error in answers.items():
+                self._registry.cache_opened(key, error)
+            self._registry.cache_views(await self._thread.run(self._worker.views))
+
+    async def _step(self, plan: Plan, trees: dict[int, Tree]) -> None:
+        orders = [
+            StepOrder(
+                key=rows.key,
+                num_prefill=rows.num_prefill,
+                drafts=_first(trees[rows.key], rows.num_drafts),
+            )
+            for rows in plan.rows
+        ]
+        started_s = self._clock.now_s()
+        result, views = await self._thread.run(self._step_and_look, orders, plan.take_over)
+        self._registry.cache_views(views)
+        self._registry.stepped(result, [order.key for order in orders], started_s=started_s)
+
+    def _step_and_look(
+        self, orders: list[StepOrder], take_over: tuple[int, ...]
+    ) -> tuple[StepResult, dict[int, CacheView]]:
+        """Run on the model thread: one hand-over instead of two."""
+        return self._worker.step(orders, take_over), self._worker.views()
+
+    async def _rest(self, wake_at_s: float | None) -> None:
+        """Prepare noise until there is work; then wait for it, or for the next deadline."""
+        deadlines = [wake_at_s, self._registry.next_deadline_s]
+        until_s = min((at_s for at_s in deadlines if at_s is not None), default=None)
+        while not self._registry.work.is_set():
+            if until_s is not None and self._clock.now_s() >= until_s:
+                return
+            if not await self._thread.run(self._worker.prepare_noise):
+                break
+        timeout_s = None if until_s is None else max(0.0, until_s - self._clock.now_s())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._registry.work.wait()
+        except TimeoutError:
+            pass  # a deadline: the next round looks at it
+
+
+def _first(tree: Tree, count: int) -> Tree:
+    """Return the first nodes of a tree; parents come before children, so that is a tree again."""
+    if count == 0:
+        return NO_DRAFTS
+    return Tree(tokens=tree.tokens[:count], parents=tree.parents[:count])
