@@ -1,6 +1,7 @@
 """Prompts from a file: JSON lines, each with `prompt` (a text) or `messages` (a conversation)."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import click
 
 from paceline.errors import ConfigError
+
+STANDARD_INPUT = Path("-")
 
 ROLES = ("system", "user", "assistant")
 MAX_LINE_BYTES = 4 * 1024 * 1024
@@ -36,11 +39,14 @@ class PromptLine:
 def read_prompts(path: Path) -> tuple[PromptLine, ...]:
     """Return the prompts of a file in order; empty lines are skipped, unknown keys are left alone.
 
+    The path "-" is standard input.
+
     Raises:
         ConfigError: the file cannot be read, holds no prompt, or a line is not what it should be; names the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
+        text = content.decode("utf-8")
     except OSError as error:
         raise ConfigError(f"--prompts: cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from paceline.console import LEGEND, progress
 from paceline.settings import BANDWIDTH, DURATION, color_wanted
-from simulator.programs import Program, ProgramError, running
+from simulator.programs import ESCAPES, Program, ProgramError, running
 
 PROMPT = (
     "Write this list again, sorted by age, youngest first, and nothing else: "
@@ -30,7 +30,6 @@ LOAD_TIMEOUT_S = 600.0
 LINK_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 600.0
 READ_BYTES = 4096
-_ESCAPES = re.compile(rb"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +45,7 @@ class DemoSettings:
     max_tokens: int
     temperature: float
     seed: int
+    device: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,9 @@ class Answer:
 @click.option("--draft", default="lookup", help="What drafts at the edge: lookup, or a model.")
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Arithmetic."
+)
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where the target runs."
 )
 @click.option("--rtt", "rtt_s", type=DURATION, default="60ms", help="Round trip time of the link.")
 @click.option(
@@ -110,7 +113,7 @@ async def _compare(settings: DemoSettings) -> None:
     console = Console(no_color=not color_wanted(), highlight=False)
     cores = max(1, (os.cpu_count() or 1) // 2)
     arguments = ["cloud", "--target", settings.target, "--listen", "127.0.0.1:0"]
-    arguments += ["--dtype", settings.dtype, "--threads", str(cores)]
+    arguments += ["--dtype", settings.dtype, "--device", settings.device, "--threads", str(cores)]
     async with running("the verifier", *arguments) as verifier:
         with progress(f"starting the verifier, loading {settings.target}"):
             ready = await verifier.wait_for(r"ready on (\S+)", timeout_s=LOAD_TIMEOUT_S)
@@ -131,7 +134,8 @@ async def _answer(settings: DemoSettings, *, verifier: str, draft: str) -> Answe
         listening = await link.wait_for(r"listening.*", timeout_s=LINK_TIMEOUT_S)
         port = re.search(r'"port": (\d+)', listening[0])
         assert port is not None
-        arguments = ["generate", "--cloud", f"127.0.0.1:{port[1]}", "--draft", draft]
+        arguments = ["generate", "--cloud", f"127.0.0.1:{port[1]}", "--target", settings.target]
+        arguments += ["--draft", draft, "--dtype", settings.dtype]
         arguments += ["--max-tokens", str(settings.max_tokens)]
         arguments += ["--temperature", str(settings.temperature), "--seed", str(settings.seed)]
         # The edge writes to us, but its colours are for the terminal that we write to.
@@ -139,9 +143,10 @@ async def _answer(settings: DemoSettings, *, verifier: str, draft: str) -> Answe
         async with running(
             "the edge", *arguments, "--", settings.prompt, environment=colors
         ) as edge:
-            output, streaming_s = await _stream(edge)
+            text, streaming_s = await _stream(edge)
+            statistics = await edge.last_words()
+            click.echo(statistics, err=True)
         carried = json.loads((await link.end()).splitlines()[-1])
-    text, _, statistics = output.rstrip("\n").rpartition("\n")
     return Answer(
         text=text,
         statistics=statistics,
@@ -169,7 +174,8 @@ async def _stream(edge: Program) -> tuple[str, float]:
             raise await edge.failure()
     if not received:
         raise ProgramError("the edge gave no answer")
-    return _ESCAPES.sub(b"", b"".join(received)).decode(errors="replace"), times_s[-1] - times_s[0]
+    text = ESCAPES.sub("", b"".join(received).decode(errors="replace"))
+    return text.strip("\n"), times_s[-1] - times_s[0]
 
 
 def verdict(drafted: str, plain: str, *, dtype: str) -> str:

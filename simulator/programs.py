@@ -18,6 +18,9 @@ END_TIMEOUT_S = 10.0
 
 MAX_ERROR_LINES = 50
 
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+"""Colours and movements of the cursor, which a program writes when it is told that a terminal listens."""
+
 
 class ProgramError(PacelineError):
     """A program we started did not do what it should."""
@@ -61,11 +64,15 @@ class Program:
 
     async def failure(self) -> ProgramError:
         """Return the error to raise when it has ended too early; its own last words explain."""
-        await self.process.wait()
-        await self._fell_silent.wait()
-        last = self.errors[-1].removeprefix("paceline: ") if self.errors else "it said nothing"
+        last = (await self.last_words()).removeprefix("paceline: ")
         status = self.process.returncode
         return ProgramError(f"{self.name} ended with status {status}: {last}")
+
+    async def last_words(self) -> str:
+        """Return the last line it wrote to stderr, once it has ended."""
+        await self.process.wait()
+        await self._fell_silent.wait()
+        return self.errors[-1] if self.errors else "it said nothing"
 
     async def end(self) -> str:
         """Ask it to end, wait until it has, and return the rest of its output."""
@@ -79,7 +86,7 @@ class Program:
         """Read its stderr to the end, so that it never blocks on a full pipe."""
         assert self.process.stderr is not None
         while line := await self.process.stderr.readline():
-            if text := line.decode(errors="replace").strip():
+            if text := ESCAPES.sub("", line.decode(errors="replace")).strip():
                 self.errors.append(text)
         self._fell_silent.set()
 
@@ -90,7 +97,8 @@ async def running(
 ) -> AsyncIterator[Program]:
     """Run `paceline` with these arguments; it has ended when the body is left.
 
-    It gets a session of its own: Ctrl-C reaches us alone, and we end our children in order.
+    It gets a session of its own: Ctrl-C reaches us alone, and we end our children in order. Should we be killed, it
+    notices by its standard input (see edge.lifeline).
 
     Args:
         name: what users call it, in the middle of a sentence.
@@ -99,10 +107,11 @@ async def running(
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",  # a module in the user's folder must not shadow one of ours
         "-m",
-        "paceline.command",
+        "edge.lifeline",
         *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,

@@ -1,5 +1,6 @@
 """Units, addresses, prompt files and logs."""
 
+import io
 import json
 import logging
 import sys
@@ -124,6 +125,11 @@ def test_a_wrong_prompt_file_names_the_line(tmp_path: Path, line: str, expected:
     path.write_text(line, encoding="utf-8")
     with pytest.raises(ConfigError, match=expected):
         read_prompts(path)
+
+
+def test_prompts_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"prompt": "Hi"}')))
+    assert read_prompts(Path("-"))[0].messages[0].content == "Hi"
 
 
 def test_a_missing_or_binary_prompt_file_is_named(tmp_path: Path) -> None:
