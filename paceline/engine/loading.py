@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
@@ -128,7 +129,7 @@ def load_model(
     tell(f"{source.name}: loading its tokenizer")
     tokenizer = tokenizer or load_tokenizer(source)
     tell(f"{source.name}: loading weights as {dtype}")
-    model = _load_weights(source, dtype=dtype, device=device)
+    model = _load_weights(source, config, dtype=dtype, device=device)
     tell(f"{source.name}: fingerprinting weights")
     identity = ModelIdentity(
         name=source.name,
@@ -159,19 +160,29 @@ def _resolve_bundled(name: str) -> ModelSource:
     return ModelSource(name=name, location=str(folder), gguf_file=file)
 
 
-def _load_weights(source: ModelSource, *, dtype: DType, device: str) -> Any:
+def _load_weights(source: ModelSource, config: Any, *, dtype: DType, device: str) -> Any:
     """A transformers model in evaluation mode, with our attention."""
     attention.register()
     with _translated(source, "weights"), _quiet():
         model = AutoModelForCausalLM.from_pretrained(
             **source.arguments,
+            config=config,
             dtype=_DTYPES[dtype],
             attn_implementation=attention.NAME,
-            # A GGUF file is no pickle either; transformers wants the flag off for it.
-            use_safetensors=True if source.gguf_file is None else None,
+            **_format_arguments(source),
         )
     model.requires_grad_(requires_grad=False)
     return model.eval().to(device)
+
+
+def _format_arguments(source: ModelSource) -> dict[str, Any]:
+    """Keywords that keep transformers from reading pickles and from fetching kernels."""
+    if source.gguf_file is None:
+        return {"use_safetensors": True}
+    # Packed weights need kernels that transformers would fetch from the hub: code from elsewhere. Versions without
+    # this class always unpack.
+    settings = getattr(transformers, "GgufConfig", None)
+    return {} if settings is None else {"quantization_config": settings(dequantize=True)}
 
 
 def _quantisation(source: ModelSource, config: Any) -> str:

@@ -6,6 +6,7 @@ Weights are drawn wide enough that greedy text wanders instead of repeating one 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,7 +139,10 @@ def tiny_model(config: PretrainedConfig, *, seed: int = 0, implementation: str =
     attention.register()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
+        # The choice of attention is kept in the configuration: never share one between models.
+        model = AutoModelForCausalLM.from_config(
+            deepcopy(config), attn_implementation=implementation
+        )
     return model.eval()
 
 
