@@ -127,6 +127,13 @@ def test_a_wrong_prompt_file_names_the_line(tmp_path: Path, line: str, expected:
         read_prompts(path)
 
 
+def test_the_prompts_for_tests_cover_all_categories() -> None:
+    path = Path(__file__).parents[1] / "data/prompts/prompts.jsonl"
+    assert len({line.name for line in read_prompts(path)}) == 40
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len({entry["category"] for entry in entries}) == 14
+
+
 def test_prompts_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"prompt": "Hi"}')))
     assert read_prompts(Path("-"))[0].messages[0].content == "Hi"
