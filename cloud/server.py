@@ -188,8 +188,7 @@ async def running_verifier(engine: Engine, settings: VerifierSettings) -> AsyncI
                 registry.end_all(DrainingError("stream: this verifier has shut down"))
                 await server.stop(STOP_GRACE_S)
                 stepping.cancel()
-        closes, _ = registry.take_cache_orders()
-        await thread.run(worker.arrange, closes, [])
+        await thread.run(worker.close)
     finally:
         thread.close()
 

@@ -174,6 +174,11 @@ class Worker:
             self._close(key)
         return {order.key: self._open(order) for order in opens}
 
+    def close(self) -> None:
+        """Free every cache."""
+        for key in list(self._seats):
+            self._close(key)
+
     def views(self) -> dict[int, CacheView]:
         """Return the state of every cache."""
         keys = {id(seat.sequence): key for key, seat in self._seats.items()}

@@ -1,8 +1,9 @@
 """An edge on raw gRPC stubs: the session machine of the edge and nothing else of the product's client."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -65,6 +66,17 @@ async def serving(
     verifier.registry.check_integrity(verifier.worker.keys)
 
 
+async def settled(verifier: Verifier, engine: Engine, *, num_sessions: int = 0) -> None:
+    """Wait until this many sessions are left and the model thread has freed the others' memory."""
+    registry = verifier.registry
+    async with asyncio.timeout(10.0):
+        while len(registry.entries) != num_sessions or len(verifier.worker.keys) > num_sessions:
+            registry.work.set()
+            await asyncio.sleep(0.001)
+    if num_sessions == 0:
+        assert engine.memory.reserved == 0
+
+
 @asynccontextmanager
 async def dialled(verifier: Verifier) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to it."""
@@ -81,17 +93,13 @@ def open_request(
     **changes: Any,
 ) -> Open:
     """A request that fits the engine."""
-    return Open(
-        **(
-            {
-                "tokenizer_fingerprint": engine.identity.tokenizer_fingerprint,
-                "prompt": tuple(TokenId(token) for token in prompt),
-                "sampling": sampling,
-                "max_tokens": max_tokens,
-            }
-            | changes
-        )
+    request = Open(
+        tokenizer_fingerprint=engine.identity.tokenizer_fingerprint,
+        prompt=tuple(TokenId(token) for token in prompt),
+        sampling=sampling,
+        max_tokens=max_tokens,
     )
+    return replace(request, **changes)
 
 
 class RawStream:

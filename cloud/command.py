@@ -1,0 +1,25 @@
+"""`paceline cloud`: the verifier as a command."""
+
+from typing import Any
+
+import click
+
+from cloud.options import cloud_options
+
+
+@click.command()
+@cloud_options
+def cloud(**options: Any) -> None:
+    """Serve a target model: verify what edges draft.
+
+    Loads the target, then waits for edges on --listen until Ctrl-C or SIGTERM. Prints one line when it is ready:
+    "paceline cloud ready on HOST:PORT".
+
+    On one machine: paceline cloud
+
+    For others: paceline cloud --listen 0.0.0.0:50051 --tls-cert cert.pem --tls-key key.pem --token-file tokens.txt
+    """
+    # Only a call that serves pays for importing torch and grpc; --help does not.
+    from cloud.program import run  # noqa: PLC0415
+
+    run(options)

@@ -1,0 +1,143 @@
+"""The options of `paceline cloud`, with their help."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from paceline.settings import ADDRESS, DURATION
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+_OPTIONS = (
+    click.option(
+        "--target",
+        default="smollm2-135m",
+        help="The model to serve: a hub name, a folder, a GGUF file, or smollm2-135m.",
+    ),
+    click.option(
+        "--listen",
+        type=ADDRESS,
+        default="127.0.0.1:50051",
+        help="Where edges connect; port 0 takes any free one. Beyond this machine: needs TLS and tokens.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16"]),
+        default="float32",
+        help="Arithmetic of the model. float32 gives the same text every time, bfloat16 is faster.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        help="Where the model runs.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Processor threads of the model; 0 leaves it to PyTorch.",
+    ),
+    click.option(
+        "--race/--no-race",
+        default=True,
+        help="Go on without drafts while they are late, instead of waiting for them.",
+    ),
+    click.option(
+        "--race-patience",
+        type=DURATION,
+        default="500ms",
+        help="With --no-race: the longest wait for drafts.",
+    ),
+    click.option(
+        "--row-budget",
+        type=click.IntRange(min=2),
+        default=128,
+        help="Most token positions computed in one step, prompts and drafts together.",
+    ),
+    click.option(
+        "--max-sessions",
+        type=click.IntRange(1, 65536),
+        default=64,
+        help="Most answers under way at once.",
+    ),
+    click.option(
+        "--max-sessions-per-tenant",
+        type=click.IntRange(0, 65536),
+        default=0,
+        help="The same for each tenant; 0 for no bound of its own.",
+    ),
+    click.option(
+        "--memory",
+        type=click.IntRange(min=1),
+        default=2048,
+        help="Memory for the texts being worked on, in MiB; the weights come on top.",
+    ),
+    click.option(
+        "--window",
+        type=click.IntRange(64, 4096),
+        default=256,
+        help="Most drafted tokens an edge may have in flight.",
+    ),
+    click.option(
+        "--max-lead",
+        type=click.IntRange(min=8),
+        default=256,
+        help="Most tokens computed ahead of what an edge has confirmed.",
+    ),
+    click.option(
+        "--lease",
+        type=DURATION,
+        default="60s",
+        help="How long an answer is kept for an edge that lost its connection.",
+    ),
+    click.option(
+        "--drain",
+        type=DURATION,
+        default="30s",
+        help="On SIGTERM or Ctrl-C: how long answers may go on. A second signal ends at once.",
+    ),
+    click.option("--tls-cert", type=_FILE, help="Certificate of this server with its chain, PEM."),
+    click.option("--tls-key", type=_FILE, help="Its private key, PEM."),
+    click.option(
+        "--client-ca",
+        type=_FILE,
+        help="Demand client certificates signed by this authority, PEM. Their common name is the tenant.",
+    ),
+    click.option(
+        "--token-file",
+        type=_FILE,
+        help="Who may connect: a file with one `tenant token` per line.",
+    ),
+    click.option(
+        "--token",
+        help="A single token, for tenant `default`. Better set as PACELINE_CLOUD_TOKEN: command lines can be seen.",
+    ),
+    click.option(
+        "--insecure",
+        is_flag=True,
+        help="Let everybody in from anywhere, without TLS and tokens. For closed networks only.",
+    ),
+    click.option(
+        "--share-prefixes-between-tenants",
+        is_flag=True,
+        help="Compute a common beginning of prompts once for all tenants. They can then guess each other's from timing.",
+    ),
+    click.option(
+        "--min-step",
+        type=DURATION,
+        default="0s",
+        help="Make every step take at least this long, to emulate a slower target.",
+    ),
+)
+
+
+def cloud_options(function: F) -> F:
+    """Add all options, in the order of this file."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function

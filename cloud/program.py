@@ -1,0 +1,193 @@
+"""The verifier as a process: from options to settings, a loaded model, and serving until a signal."""
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import click
+import torch
+
+from cloud.admission import SessionSettings
+from cloud.scheduler import SchedulerSettings
+from cloud.server import ServerSettings, TlsSettings, VerifierSettings, running_verifier
+from cloud.tenants import TenantSettings, read_tokens
+from cloud.worker import WorkerSettings
+from paceline.console import progress
+from paceline.engine.engine import Engine
+from paceline.engine.loading import load_model, resolve
+from paceline.engine.rows import EngineSettings
+from paceline.errors import ConfigError
+from paceline.settings import Address
+
+LOCAL_NAMESPACE = "local"
+"""Whose prefixes peers share that need not say who they are, where only this machine can connect."""
+NUM_LOADING_STAGES = 5
+
+
+def run(options: Mapping[str, Any]) -> None:
+    """Serve as the command's options say.
+
+    Raises:
+        ConfigError: an option is wrong, or the address is in use; told before weights are loaded.
+        ModelError: the model cannot be loaded.
+    """
+    settings = verifier_settings(options)
+    _check_port(settings.server.listen)
+    engine = _load(options)
+    asyncio.run(_serve(engine, settings))
+
+
+def verifier_settings(options: Mapping[str, Any]) -> VerifierSettings:
+    """Return what the options say.
+
+    Raises:
+        ConfigError: an option is wrong, or does not go with another.
+    """
+    listen: Address = options["listen"]
+    tokens = _tokens(options)
+    return VerifierSettings(
+        server=ServerSettings(
+            listen=listen,
+            tls=_tls(options),
+            has_tokens=bool(tokens),
+            is_insecure_allowed=options["insecure"],
+            drain_s=options["drain"],
+        ),
+        sessions=SessionSettings(
+            window=options["window"],
+            max_lead=options["max_lead"],
+            lease_s=options["lease"],
+            max_sessions=options["max_sessions"],
+            max_sessions_per_tenant=options["max_sessions_per_tenant"] or options["max_sessions"],
+        ),
+        scheduler=SchedulerSettings(
+            row_budget=options["row_budget"],
+            race=options["race"],
+            patience_s=options["race_patience"],
+        ),
+        worker=WorkerSettings(
+            max_draft_rows=min(options["window"], options["row_budget"] - 1),
+            min_step_s=options["min_step"],
+        ),
+        tenants=TenantSettings(
+            tokens=tokens, anonymous_namespace=LOCAL_NAMESPACE if listen.is_loopback else ""
+        ),
+    )
+
+
+def _tokens(options: Mapping[str, Any]) -> dict[str, str]:
+    tokens: dict[str, str] = {}
+    if options["token_file"] is not None:
+        tokens |= read_tokens(options["token_file"])
+    if options["token"]:
+        tokens[options["token"]] = "default"  # noqa: S105 - a tenant's name
+    return tokens
+
+
+def _tls(options: Mapping[str, Any]) -> TlsSettings | None:
+    certificate, key = options["tls_cert"], options["tls_key"]
+    if (certificate is None) != (key is None):
+        missing = "--tls-key" if key is None else "--tls-cert"
+        raise ConfigError(
+            f"{missing}: got none, expected both --tls-cert and --tls-key, or neither"
+        )
+    authority = options["client_ca"]
+    if certificate is None:
+        if authority is not None:
+            raise ConfigError("--client-ca: needs TLS; give --tls-cert and --tls-key as well")
+        return None
+    pieces = TlsSettings(
+        certificate=_read("--tls-cert", certificate),
+        key=_read("--tls-key", key),
+        client_authority=None if authority is None else _read("--client-ca", authority),
+    )
+    # gRPC takes anything and fails at every handshake; OpenSSL tells now.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An empty password: an encrypted key is refused instead of asked about on the terminal.
+        context.load_cert_chain(certificate, key, password="")
+        if authority is not None:
+            context.load_verify_locations(authority)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            f"--tls-cert, --tls-key, --client-ca: {error}; expected PEM files, and the key of this certificate without "
+            "a password"
+        ) from error
+    return pieces
+
+
+def _read(option: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{option}: cannot read {path}: {error.strerror}") from error
+
+
+def _check_port(listen: Address) -> None:
+    """Raise if the address cannot be listened at: loading weights first would only waste time."""
+    try:
+        found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, where = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        # Without the strerror of errno, Python's own text repeats its number.
+        text = os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)
+        raise ConfigError(
+            f"--listen: cannot listen on {listen}: {text}; choose another address or port, or port 0 for any"
+        ) from error
+
+
+def _load(options: Mapping[str, Any]) -> Engine:
+    """Return the engine, warmed up."""
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    source = resolve(options["target"])
+    with progress(f"loading {source.name}") as step:
+        stages: list[str] = []
+
+        def tell(stage: str) -> None:
+            stages.append(stage)
+            step.advance(min(len(stages), NUM_LOADING_STAGES), NUM_LOADING_STAGES + 1)
+
+        engine = load_model(
+            source,
+            dtype=options["dtype"],
+            device=_device(options["device"]),
+            settings=EngineSettings(
+                memory_bytes=options["memory"] << 20,
+                sharing="all" if options["share_prefixes_between_tenants"] else "tenant",
+            ),
+            progress=tell,
+        )
+    with progress("warming up"):
+        engine.warm_up()
+    return engine
+
+
+def _device(name: str) -> Literal["cpu", "cuda"]:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return cast('Literal["cpu", "cuda"]', name)
+
+
+async def _serve(engine: Engine, settings: VerifierSettings) -> None:
+    """Serve until a signal; drain; a second signal ends at once."""
+    asked, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if asked.is_set() else asked).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    async with running_verifier(engine, settings) as verifier:
+        click.echo(f"paceline cloud ready on {verifier.address}")
+        await asked.wait()
+        await verifier.drain(within_s=settings.server.drain_s, hurry=hurry)
