@@ -89,8 +89,13 @@ def encode_edge(message: EdgeMessage) -> pb.VerifyRequest:
         case Open():
             return pb.VerifyRequest(open=_encode_open(message))
         case Resume():
-            resume = pb.Resume(session_id=message.session_id, length=message.length)
-            return pb.VerifyRequest(resume=resume)
+            return pb.VerifyRequest(
+                resume=pb.Resume(
+                    session_id=message.session_id,
+                    length=message.length,
+                    attempt=message.attempt,
+                )
+            )
         case Proposal():
             return pb.VerifyRequest(
                 proposal=pb.Proposal(
@@ -117,8 +122,14 @@ def decode_edge(request: pb.VerifyRequest) -> EdgeMessage:
         case "open":
             return _decode_open(request.open)
         case "resume":
-            session_id = _exactly("resume.session_id", request.resume.session_id, SESSION_ID_BYTES)
-            return Resume(session_id=SessionId(session_id), length=Position(request.resume.length))
+            resume = request.resume
+            return Resume(
+                session_id=SessionId(
+                    _exactly("resume.session_id", resume.session_id, SESSION_ID_BYTES)
+                ),
+                length=Position(resume.length),
+                attempt=resume.attempt,
+            )
         case "proposal":
             proposal = request.proposal
             num_tokens = len(proposal.tokens)

@@ -80,6 +80,7 @@ class Resume:
 
     session_id: SessionId
     length: Position
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

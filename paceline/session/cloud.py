@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from paceline.errors import LocalProtocolError, RemoteProtocolError
+from paceline.errors import FencedError, LocalProtocolError, RemoteProtocolError
 from paceline.messages import (
     FLOOR_WINDOW,
     MAX_COMMIT_TOKENS,
@@ -92,6 +92,7 @@ class CloudSession:
         self._finish_taken = False
         self._idle = False
         self._stream = stream
+        self._attempt = 0
         self._names = Names()
         self._base = self._cursor = self.length
         if request.output:
@@ -211,8 +212,10 @@ class CloudSession:
         """Take one event.
 
         Raises:
-            RemoteProtocolError: the edge broke the rules; end its stream with this.
-            LocalProtocolError: the shell did; a bug.
+            RemoteProtocolError: the edge broke the rules; end its stream with this. Unless it happened while
+                attaching, abort the session as well.
+            FencedError: a stream that was abandoned wants to attach late; end it with this and nothing else.
+            LocalProtocolError: the shell broke the rules; a bug.
         """
         match event:
             case Attach():
@@ -233,6 +236,10 @@ class CloudSession:
     def _attach(self, event: Attach) -> tuple[CloudEffect, ...]:
         if event.stream <= self._stream:
             raise LocalProtocolError(f"stream: got {event.stream}, expected above {self._stream}")
+        if 0 < event.attempt <= self._attempt:
+            raise FencedError(
+                f"resume.attempt: got {event.attempt} after {self._attempt}; a newer stream has taken over"
+            )
         was = self.state
         following = cloud_leads_to(was, CloudKind.ATTACH)
         if following is CloudState.CLOSED:
@@ -245,6 +252,7 @@ class CloudSession:
         self.state = following
         before = self._stream
         self._stream = event.stream
+        self._attempt = max(self._attempt, event.attempt)
         self._forget_names()
         self._base = self._cursor = event.length
         self._finish_taken = False

@@ -110,6 +110,7 @@ class EdgeSession:
         self._outbox = Outbox()
         self._weights = request.weights_fingerprint
         self._acknowledged = self.length
+        self._attempt = 0
         self._limit = FLOOR_WINDOW
         self._no_guess = False
         self._idle_sent = False
@@ -229,9 +230,12 @@ class EdgeSession:
         self._limit = FLOOR_WINDOW
         self._acknowledged = self.length
         self._idle_sent = False
+        self._attempt += 1
         first: Open | Resume
         if self.opened is not None and can_resume:
-            first = Resume(session_id=self.opened.session_id, length=self.length)
+            first = Resume(
+                session_id=self.opened.session_id, length=self.length, attempt=self._attempt
+            )
         else:
             # Once a target has answered, only the same weights will do: another target, another text.
             first = replace(

@@ -139,6 +139,9 @@ class Attach:
     length: Position
     """How much of the log the edge has."""
 
+    attempt: int = 0
+    """`Resume.attempt`: which of the edge's tries this is; 0 if it does not count them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detach:
