@@ -5,13 +5,11 @@ from paceline.client.generation import Generation
 from paceline.client.link import VerifierInfo, describe
 from paceline.client.outcome import EndReason, GenerationResult, Piece, Statistics
 from paceline.client.settings import ConnectionSettings, DraftingSettings, RetryPolicy
-from paceline.client.text import Detokenizer, Tokenizer
 
 __all__ = [
     "DEFAULT_MAX_TOKENS",
     "Client",
     "ConnectionSettings",
-    "Detokenizer",
     "DraftingSettings",
     "EndReason",
     "Generation",
@@ -19,7 +17,6 @@ __all__ = [
     "Piece",
     "RetryPolicy",
     "Statistics",
-    "Tokenizer",
     "VerifierInfo",
     "describe",
     "random_seed",

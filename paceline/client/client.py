@@ -11,9 +11,10 @@ from paceline.client.pump import DraftingThread
 from paceline.client.rtt import RttMeter
 from paceline.client.runner import Surroundings
 from paceline.client.settings import ConnectionSettings, DraftingSettings
-from paceline.client.text import Tokenizer
 from paceline.clock import MonotonicClock
 from paceline.drafter import Drafter
+from paceline.engine.detokenizer import Detokenizer
+from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import ConfigError, InvalidRequestError, TransportError
 from paceline.messages import MAX_LOGPROBS, Open
 from paceline.prompts import Message, parse_messages
@@ -133,7 +134,7 @@ class Client:
         )
         return Generation(
             request,
-            detokenizer=self._tokenizer.detokenizer(),
+            detokenizer=Detokenizer(self._tokenizer),
             stop=stop,
             surroundings=self._surroundings,
         )
@@ -167,7 +168,7 @@ class Client:
                 "messages, prompt, prompt_ids: expected exactly one of them to be given"
             )
         if messages is not None:
-            ids = self._tokenizer.encode_messages(_checked(messages))
+            ids = self._tokenizer.encode_chat(_checked(messages))
         elif prompt is not None:
             ids = self._tokenizer.encode(prompt)
         else:
@@ -182,13 +183,14 @@ def random_seed() -> int:
     return secrets.randbits(64)
 
 
-def _checked(messages: Sequence[Message | Mapping[str, str]]) -> tuple[Message, ...]:
-    """Return the conversation as Messages; mappings have `role` and `content`."""
+def _checked(messages: Sequence[Message | Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return the conversation as the tokenizer takes it; mappings have `role` and `content`."""
     plain = [
         {"role": m.role, "content": m.content} if isinstance(m, Message) else dict(m)
         for m in messages
     ]
     try:
-        return parse_messages(plain, where="messages")
+        checked = parse_messages(plain, where="messages")
     except ConfigError as error:
         raise InvalidRequestError(str(error)) from error
+    return [{"role": message.role, "content": message.content} for message in checked]

@@ -8,7 +8,8 @@ from typing import Self
 
 from paceline.client.outcome import EndReason, GenerationResult, Piece, Statistics
 from paceline.client.runner import SessionRunner, Surroundings
-from paceline.client.text import Detokenizer, StopStrings
+from paceline.client.text import StopStrings
+from paceline.engine.detokenizer import Detokenizer
 from paceline.errors import LocalProtocolError
 from paceline.messages import Commit, FinishReason, Open
 from paceline.session import EdgeSession
@@ -162,7 +163,7 @@ class Generation:
                 return  # behind a stop string
             is_end = token in self._stop_tokens
             piece = Piece(
-                text="" if is_end else self._detokenizer.push(token),
+                text="" if is_end else self._detokenizer.feed((token,)),
                 token_ids=(token,),
                 accepted=bool(commit.accepted) and commit.accepted[i],
                 position=Position(commit.position + i),
@@ -188,7 +189,7 @@ class Generation:
 
     def _flush(self, position: Position) -> None:
         """Give what was held back. An incomplete character at the very end belongs to no token of its own."""
-        rest = self._detokenizer.flush()
+        rest = self._detokenizer.finish()
         if rest:
             last = Piece(text=rest, token_ids=(), accepted=False, position=position)
             progress = self._stops.push(last)

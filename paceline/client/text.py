@@ -1,54 +1,13 @@
-"""From committed tokens to text: stop strings, and text held back until it is certain. Pure."""
+"""Stop strings, and text held back until it is certain that none begins in it. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from paceline.client.outcome import Piece
 from paceline.errors import InvalidRequestError
-from paceline.prompts import Message
-from paceline.tokens import TokenId
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 1024
-
-
-class Detokenizer(Protocol):
-    """Turns tokens into text one at a time, holding back incomplete characters."""
-
-    def push(self, token: TokenId) -> str:
-        """Return the text that became readable with `token`, perhaps none."""
-        ...
-
-    def flush(self) -> str:
-        """Return what was held back; nothing follows."""
-        ...
-
-
-class Tokenizer(Protocol):
-    """What the client needs of a tokenizer; `paceline.engine.load_tokenizer` returns one."""
-
-    @property
-    def fingerprint(self) -> bytes:
-        """SHA-256 of its content, 32 bytes."""
-        ...
-
-    @property
-    def stop_tokens(self) -> tuple[TokenId, ...]:
-        """Tokens that end a text."""
-        ...
-
-    def encode(self, text: str) -> tuple[TokenId, ...]:
-        """Return the tokens of a plain text, with what this model wants at its beginning."""
-        ...
-
-    def encode_messages(self, messages: Sequence[Message]) -> tuple[TokenId, ...]:
-        """Return the tokens of a conversation, up to where the assistant's answer begins."""
-        ...
-
-    def detokenizer(self) -> Detokenizer:
-        """Return a new detokenizer for an answer."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
