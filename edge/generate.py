@@ -17,7 +17,7 @@ from edge.options import (
 )
 from edge.summary import answer_object, summary_line
 from paceline.client.client import Client
-from paceline.client.outcome import GenerationResult
+from paceline.client.generation import Generation
 from paceline.console import LEGEND, Origin, TokenPrinter
 from paceline.errors import ConfigError
 from paceline.prompts import PROMPT_FILE, Message, PromptLine
@@ -92,46 +92,46 @@ async def _generate(
         if printer.is_colored and not output.as_json:
             click.echo(click.style(LEGEND, dim=True), err=True)
         for line in lines:
+            generation = start(opened.client, line, answers=answers, raw=output.raw)
             if output.as_json:
-                result = await answer(
-                    opened.client, line, answers=answers, raw=output.raw, printer=None
-                )
-                click.echo(json.dumps(answer_object(result, name=line.name), ensure_ascii=False))
+                await show(generation, printer=None)
+                data = answer_object(generation.result, name=line.name)
+                click.echo(json.dumps(data, ensure_ascii=False))
                 continue
             if len(lines) > 1:
                 click.echo(click.style(f"[{line.name}]", bold=True), err=True)
-            result = await answer(
-                opened.client, line, answers=answers, raw=output.raw, printer=printer
-            )
+            await show(generation, printer=printer)
             printer.end_line()
-            click.echo(click.style(summary_line(result.statistics), dim=True), err=True)
+            click.echo(click.style(summary_line(generation.statistics), dim=True), err=True)
 
 
-async def answer(
-    client: Client,
-    line: PromptLine,
-    *,
-    answers: AnswerSettings,
-    raw: bool = False,
-    printer: TokenPrinter | None = None,
-) -> GenerationResult:
-    """Return one finished answer, shown piece by piece if there is a printer.
+def start(
+    client: Client, line: PromptLine, *, answers: AnswerSettings, raw: bool = False
+) -> Generation:
+    """Return the generation of one answer, to be entered.
 
     Raises:
-        PacelineError: it failed.
+        InvalidRequestError: a setting is out of its range, or the model has no chat template.
     """
-    generation = client.generate(
+    return client.generate(
         messages=None if raw else conversation(line, system=answers.system),
         prompt=line.messages[0].content if raw else None,
         max_tokens=answers.max_tokens,
         sampling=answers.sampling(random_seed=secrets.randbits(63)),
         stop=answers.stop,
     )
+
+
+async def show(generation: Generation, *, printer: TokenPrinter | None) -> None:
+    """Run a generation to its end, with its pieces printed as they come.
+
+    Raises:
+        PacelineError: it failed.
+    """
     async with generation:
         async for piece in generation:
             if printer is not None:
                 printer.write(piece.text, Origin.DRAFT if piece.accepted else Origin.CLOUD)
-    return generation.result
 
 
 def conversation(line: PromptLine, *, system: str | None) -> tuple[Message, ...]:

@@ -68,8 +68,8 @@ _MODEL_OPTIONS = (
     ),
     click.option(
         "--device",
-        type=click.Choice(["cpu", "cuda"]),
-        default="cpu",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
         help="Where the models of this machine run.",
     ),
     click.option(
@@ -135,7 +135,9 @@ class AgentSettings:
     drafting: DraftingSettings = field(default_factory=DraftingSettings)
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda if there is one."""
+
     threads: int | None = None
     """CPU threads of each model on this machine; none: PyTorch's own choice."""
 

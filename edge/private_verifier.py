@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from paceline.console import progress
@@ -32,16 +33,18 @@ class VerifierSettings:
 
     target: str
     dtype: Literal["float32", "bfloat16"] = "float32"
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
+    token: str = field(repr=False)
+    """What it asks of whoever connects, so that other users of this machine cannot."""
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The command line, `paceline` not included."""
         threads = () if self.threads is None else ("--threads", str(self.threads))
         return (
-            *("cloud", "--listen", "127.0.0.1:0", "--target", self.target),
-            *("--dtype", self.dtype, "--device", self.device),
+            *("--config", os.devnull, "cloud", "--listen", "127.0.0.1:0", "--target", self.target),
+            *("--dtype", self.dtype, "--device", self.device, "--drain", "0"),
             *threads,
         )
 
@@ -59,7 +62,8 @@ async def private_verifier(settings: VerifierSettings) -> AsyncIterator[Address]
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
-        env=child_environment({"PYTHONUNBUFFERED": "1"}),
+        # The token goes by the environment: command lines can be seen by everybody.
+        env=child_environment({"PYTHONUNBUFFERED": "1", "PACELINE_CLOUD_TOKEN": settings.token}),
         limit=MAX_LINE_BYTES,
         # Ctrl-C at the terminal is ours: `chat` goes on after it, and the verifier with it.
         start_new_session=True,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from paceline.client.outcome import GenerationResult, Piece, Statistics
-from paceline.client.text import Tokenizer
+from paceline.engine.tokenizer import Tokenizer
 from paceline.tokens import TokenId
 
 DONE = b"data: [DONE]\n\n"
@@ -138,8 +138,7 @@ def piece_logprobs(piece: Piece, *, num_top: int, tokenizer: Tokenizer) -> dict[
 
 
 def _token(token: TokenId, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
-    single = tokenizer.detokenizer()
-    text = single.push(token) + single.flush()
+    text = tokenizer.decode((token,))
     # A token that is a part of a character has no text of its own, and its bytes are lost with it.
     whole = "\ufffd" not in text
     # JSON has no infinity; OpenAI writes -9999 for it.

@@ -39,6 +39,9 @@ class EndpointSettings:
     max_concurrent: int = 8
     """Answers in the making at once, 1 to 1024; more are refused with 429. Each is a session of the verifier."""
 
+    max_tokens: int = 1024
+    """Most tokens of an answer whose request does not say; at least 1. The verifier reserves memory for all of them."""
+
     max_body_bytes: int = 4 * 1024 * 1024
     """Longest request body; far above any context."""
 
@@ -51,6 +54,8 @@ class EndpointSettings:
             raise ConfigError(
                 f"--max-concurrent: got {self.max_concurrent}, expected a number from 1 to 1024"
             )
+        if self.max_tokens < 1:
+            raise ConfigError(f"--max-tokens: got {self.max_tokens}, expected at least 1")
         if self.api_key is not None and len(self.api_key) < 8:
             raise ConfigError("--api-key: too short, expected at least 8 characters")
         if not (self.listen.is_loopback or self.api_key or self.insecure):

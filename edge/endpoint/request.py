@@ -31,7 +31,7 @@ class GenerationRequest:
     sampling: SamplingSettings
 
     max_tokens: int | None
-    """Most tokens of the answer; none: what the context leaves."""
+    """Most tokens of the answer; none: the agent's own bound."""
 
     stop: tuple[str, ...] = ()
 

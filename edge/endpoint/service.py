@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from edge.endpoint.answer import Heading, piece_logprobs
 from edge.endpoint.failures import ApiError, translate
@@ -20,7 +21,7 @@ from edge.endpoint.stream import EventStream
 from paceline.client.client import Client
 from paceline.client.generation import Generation
 from paceline.client.outcome import GenerationResult, Piece
-from paceline.client.text import Tokenizer
+from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import PacelineError
 from paceline.messages import Limits, ModelIdentity
 
@@ -82,6 +83,11 @@ class Service:
         self._health = Health(client)
         self._created = _unix_time()
 
+    @property
+    def num_admitted(self) -> int:
+        """Answers in the making now."""
+        return self._gate.num_admitted
+
     def application(self) -> web.Application:
         """Return the routes, for a server."""
         app = web.Application(
@@ -95,7 +101,7 @@ class Service:
         return app
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request in, and turn every failure into an answer."""
         try:
             if request.path != "/health":
@@ -107,19 +113,18 @@ class Service:
             raise  # The client has gone; aiohttp knows what to do.
         except Exception as error:  # noqa: BLE001 - the one place that answers for every bug
             failure = _failure(error)
-            stream = request.get(STREAM)
+            stream: EventStream | None = request.get(STREAM)
             if stream is None or not stream.is_open:
                 return _refusal(failure)
             await stream.send(failure.body())
             await stream.close()
             return stream.response
-        assert isinstance(response, web.StreamResponse)
         return response
 
     async def _get_health(self, request: web.Request) -> web.Response:
         del request
         report = await self._health.report()
-        body = {"model": self._model.name, "active": self._gate.num_admitted, **report}
+        body = {"model": self._model.name, "active": self.num_admitted, **report}
         return web.json_response(body, status=200 if report["verifier"]["reachable"] else 503)
 
     async def _get_models(self, request: web.Request) -> web.Response:
@@ -196,7 +201,7 @@ class Service:
         return self._client.generate(
             messages=wanted.messages,
             prompt=wanted.prompt,
-            max_tokens=wanted.max_tokens or self._model.limits.max_tokens,
+            max_tokens=wanted.max_tokens or self._settings.max_tokens,
             sampling=wanted.sampling,
             stop=wanted.stop,
             # Zero would mean none at all; the token's own comes with the first alternative.

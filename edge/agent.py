@@ -1,0 +1,93 @@
+"""Puts an edge together: tokenizer, drafter, verifier, client."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from edge.drafters import load_drafter
+from edge.options import NO_DRAFT, AgentSettings
+from edge.private_verifier import VerifierSettings, private_verifier
+from paceline.client.client import Client
+from paceline.client.link import VerifierInfo
+from paceline.client.settings import ConnectionSettings, RetryPolicy
+from paceline.console import progress
+from paceline.drafter import Drafter
+from paceline.engine.loading import load_tokenizer, resolve
+from paceline.engine.tokenizer import Tokenizer
+from paceline.errors import IncompatibleError
+
+PRIVATE_RETRY = RetryPolicy(give_up_after_s=5.0)
+"""A private verifier that is gone does not come back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """An edge that is ready to generate."""
+
+    client: Client
+    tokenizer: Tokenizer
+    verifier: VerifierInfo
+    """The first verifier that answered."""
+
+
+@contextlib.asynccontextmanager
+async def open_agent(settings: AgentSettings) -> AsyncIterator[Agent]:
+    """Load what is needed, reach the verifier, and give the agent while the body runs.
+
+    Raises:
+        ConfigError: a model or a file is not there, or the private verifier did not start.
+        ModelError: a model cannot be loaded.
+        TransportError: no verifier answers.
+        IncompatibleError: the verifier's model has another tokenizer.
+    """
+    source = resolve(settings.target)  # a wrong name fails before anything slow starts
+    async with contextlib.AsyncExitStack() as stack:
+        verifiers, connection = settings.verifiers, settings.connection
+        if not verifiers:
+            token = secrets.token_hex(32)
+            private = _private(settings, token=token)
+            verifiers = (await stack.enter_async_context(private_verifier(private)),)
+            connection = ConnectionSettings(token=token, retry=PRIVATE_RETRY)
+        with progress(f"loading the tokenizer of {settings.target}"):
+            tokenizer = await asyncio.to_thread(load_tokenizer, source)
+        client = await stack.enter_async_context(
+            Client(
+                verifiers=verifiers,
+                tokenizer=tokenizer,
+                drafter=await _drafter(settings, tokenizer),
+                drafting=settings.drafting,
+                connection=connection,
+            )
+        )
+        verifier = await client.describe()
+        _check(verifier, tokenizer)
+        yield Agent(client=client, tokenizer=tokenizer, verifier=verifier)
+
+
+def _private(settings: AgentSettings, *, token: str) -> VerifierSettings:
+    return VerifierSettings(
+        target=settings.target,
+        dtype=settings.dtype,
+        device=settings.device,
+        threads=settings.threads,
+        token=token,
+    )
+
+
+async def _drafter(settings: AgentSettings, tokenizer: Tokenizer) -> Drafter | None:
+    if settings.draft == NO_DRAFT:
+        return None
+    with progress(f"loading the drafter {settings.draft}"):
+        return await asyncio.to_thread(load_drafter, settings.draft)
+
+
+def _check(verifier: VerifierInfo, tokenizer: Tokenizer) -> None:
+    """Say early, and with names, what the verifier would refuse with fingerprints."""
+    if verifier.target.tokenizer_fingerprint != tokenizer.fingerprint:
+        raise IncompatibleError(
+            f"tokenizer: {tokenizer.name} has {tokenizer.fingerprint.hex()[:12]}, but the verifier at "
+            f"{verifier.address} runs {verifier.target.name} with "
+            f"{verifier.target.tokenizer_fingerprint.hex()[:12]}; give its model as --target"
+        )
