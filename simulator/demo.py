@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import sys
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,30 +104,41 @@ async def _show(settings: DemoSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
     try:
-        await _compare(settings)
+        # PyTorch leaves a cache in the folder for temporary files; what the children leave goes when we go.
+        with tempfile.TemporaryDirectory(prefix="paceline-demo-") as folder:
+            await _compare(settings, environment={"TMPDIR": folder})
     except asyncio.CancelledError:
         if not ended:
             raise
         raise click.Abort from None
 
 
-async def _compare(settings: DemoSettings) -> None:
+async def _compare(settings: DemoSettings, *, environment: Mapping[str, str]) -> None:
     console = Console(no_color=not color_wanted(), highlight=False)
     cores = max(1, (os.cpu_count() or 1) // 2)
     arguments = ["cloud", "--target", settings.target, "--listen", "127.0.0.1:0"]
     arguments += ["--dtype", settings.dtype, "--device", settings.device, "--threads", str(cores)]
-    async with running("the verifier", *arguments) as verifier:
+    async with running("the verifier", *arguments, environment=environment) as verifier:
         with progress(f"starting the verifier, loading {settings.target}"):
             ready = await verifier.wait_for(r"ready on (\S+)", timeout_s=LOAD_TIMEOUT_S)
         console.print(Text(f"\n> {settings.prompt}\n", style="bold"))
-        drafted = await _answer(settings, verifier=ready[1], draft=settings.draft)
+        edge_environment = {**environment, **_terminal_environment()}
+
+        async def answer(draft: str) -> Answer:
+            return await _answer(
+                settings, verifier=ready[1], draft=draft, environment=edge_environment
+            )
+
+        drafted = await answer(settings.draft)
         console.print(Text("\nThe same from the cloud alone, over the same link:\n", style="bold"))
-        plain = await _answer(settings, verifier=ready[1], draft="none")
+        plain = await answer("none")
     console.print(_side_by_side(drafted, plain, settings))
     console.print(Text(verdict(drafted.text, plain.text, dtype=settings.dtype), style="bold"))
 
 
-async def _answer(settings: DemoSettings, *, verifier: str, draft: str) -> Answer:
+async def _answer(
+    settings: DemoSettings, *, verifier: str, draft: str, environment: Mapping[str, str]
+) -> Answer:
     """Answer over a fresh link, so that its bytes are those of this answer."""
     link_arguments = ["link", "--json", "--to", verifier, "--rtt", f"{settings.rtt_s * 1e3:f}ms"]
     if settings.bandwidth_bps is not None:
@@ -138,10 +151,8 @@ async def _answer(settings: DemoSettings, *, verifier: str, draft: str) -> Answe
         arguments += ["--draft", draft, "--dtype", settings.dtype]
         arguments += ["--max-tokens", str(settings.max_tokens)]
         arguments += ["--temperature", str(settings.temperature), "--seed", str(settings.seed)]
-        # The edge writes to us, but its colours are for the terminal that we write to.
-        colors = {"FORCE_COLOR": "1", "TERM": "xterm-256color"} if _on_terminal() else {}
         async with running(
-            "the edge", *arguments, "--", settings.prompt, environment=colors
+            "the edge", *arguments, "--", settings.prompt, environment=environment
         ) as edge:
             text, streaming_s = await _stream(edge)
             statistics = await edge.last_words()
@@ -214,6 +225,11 @@ def _side_by_side(drafted: Answer, plain: Answer, settings: DemoSettings) -> Tab
     if _on_terminal():
         table.caption = LEGEND
     return table
+
+
+def _terminal_environment() -> dict[str, str]:
+    """Return what makes the edge, which writes to us, colour its text for the terminal that we write to."""
+    return {"FORCE_COLOR": "1", "TERM": "xterm-256color"} if _on_terminal() else {}
 
 
 def _on_terminal() -> bool:

@@ -143,7 +143,7 @@ class Relay:
         )
 
     def change(self, settings: LinkSettings, *, down: LinkSettings | None = None) -> None:
-        """Replace the settings of both ways; what is on its way keeps its times."""
+        """Replace the settings of both ways; what is in the queue or on its way keeps its times."""
         self._up.link.settings = settings
         self._down.link.settings = down or settings
 
@@ -160,17 +160,21 @@ class Relay:
             )
 
     def cut(self, mode: CutMode = CutMode.RESET) -> None:
-        """Let the link fail until `heal`. The port stays ours."""
+        """Let the link fail until `heal`, which listens at the same port."""
         if mode is CutMode.BLACK_HOLE:
             self._passable.clear()
             return
         self._stop_listening()
-        # Bound but not listening: connections are refused and nobody else can take the port.
+        # Bound but not listening: connections are refused, and the system hands the port to nobody else.
         self._reserved = _bind(self._listen)
         self._reset_flows()
 
     async def heal(self) -> None:
-        """Let the link work again after `cut`; harmless if it does."""
+        """Let the link work again after `cut`; harmless if it does.
+
+        Raises:
+            OSError: somebody who insisted listens at the port now.
+        """
         self._passable.set()
         if self._server is None:
             await self._start_listening()

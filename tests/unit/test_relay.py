@@ -308,3 +308,54 @@ def test_leaving_closes_everything() -> None:
                 await asyncio.open_connection("127.0.0.1", relay.port)
 
     run(test)
+
+
+def test_a_change_of_bandwidth_leaves_what_has_entered_alone() -> None:
+    async def test() -> None:
+        settings = LinkSettings(bandwidth_bps=8e3, queue_bytes=1000)
+        async with (
+            server(echo_after_end) as to,
+            Relay(to=to, settings=settings) as relay,
+            connected(relay) as stream,
+        ):
+            stream[1].write(bytes(flow_module.CHUNK_BYTES))
+            stream[1].write_eof()
+            while relay.statistics().up_bytes == 0:  # noqa: ASYNC110 - a few turns of the loop
+                await asyncio.sleep(0)
+            relay.change(LinkSettings())
+            relay.set_bandwidth(1e9)
+            with pytest.raises(TimeoutError):
+                # What has entered keeps its time: 16 kB at 8 kbit/s.
+                async with asyncio.timeout(0.1):
+                    await stream[0].read(1)
+
+    run(test)
+
+
+def test_more_connections_than_allowed_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulator.relay.MAX_FLOWS", 1)
+
+    async def test() -> None:
+        async with server(echo) as to, Relay(to=to) as relay, connected(relay) as first:
+            await ping(first)
+            async with connected(relay) as second:
+                with suppress(ConnectionResetError):
+                    assert await second[0].read(1) == b""
+            await ping(first)
+            assert relay.statistics().num_connections == 1
+
+    run(test)
+
+
+def test_a_listener_elsewhere_on_the_port_is_an_error_and_leaves_nothing() -> None:
+    async def test() -> None:
+        async with server(echo) as to:
+            relay = Relay(to=to)
+            async with relay:
+                relay.cut()
+                # Another program takes the port while ours is bound but does not listen: Linux allows it with SO_REUSEADDR.
+                async with await asyncio.start_server(echo, "127.0.0.1", relay.port):
+                    with pytest.raises(OSError, match="in use"):
+                        await relay.heal()
+
+    run(test)
