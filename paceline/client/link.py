@@ -187,6 +187,7 @@ class GrpcLink:
         """Return why a stream that is over is over."""
         if self._is_closed or self._call.cancelled():
             return LinkClosed(f"{self._address}: the stream was closed on this side")
+        # The status is there already, or comes at once: whoever asks knows that the call is over.
         try:
             async with asyncio.timeout(self._silence_s):
                 return self._error(await self._call.code(), await self._call.details())
@@ -197,6 +198,7 @@ class GrpcLink:
         return error_of_status(code, f"{self._address}: {details or code.name}")
 
     def _silent(self, verb: str) -> LinkTimeout:
+        self._is_closed = True  # gRPC has cancelled the call together with the wait
         return LinkTimeout(f"{self._address}: {verb} nothing for {self._silence_s:g} s")
 
 

@@ -55,13 +55,13 @@ def test_delays_double_with_every_round_up_to_the_longest() -> None:
 
 
 def test_progress_forgets_what_failed() -> None:
-    reconnection = _reconnection(2, first_s=0.1, give_up_after_s=10.0)
+    reconnection = _reconnection(2, first_s=0.125, give_up_after_s=10.0)
     for now_s in (0.0, 5.0, 9.0):
         reconnection.next_attempt(now_s=now_s)
     address = reconnection.address
     reconnection.progressed()
     attempt = reconnection.next_attempt(now_s=100.0)
-    assert attempt == Attempt(address=address, after_s=pytest.approx(0.1))
+    assert attempt == Attempt(address=address, after_s=0.125)
 
 
 def test_it_gives_up_in_time() -> None:
@@ -76,11 +76,11 @@ def test_one_attempt_only_if_the_policy_says_so() -> None:
 
 
 def test_retry_after_is_respected_and_others_are_asked_meanwhile() -> None:
-    reconnection = _reconnection(2, first_s=0.1, max_s=0.1)
+    reconnection = _reconnection(2, first_s=0.125, max_s=0.125)
     first = reconnection.next_attempt(now_s=0.0, retry_after_s=7.0)
-    assert first == Attempt(address=_places(2)[1], after_s=pytest.approx(0.1))
+    assert first == Attempt(address=_places(2)[1], after_s=0.125)
     second = reconnection.next_attempt(now_s=1.0)
-    assert second == Attempt(address=_places(2)[1], after_s=pytest.approx(0.1))
+    assert second == Attempt(address=_places(2)[1], after_s=0.125)
     reconnection.next_attempt(now_s=2.0, retry_after_s=60.0)
     assert reconnection.address == _places(2)[0]
 

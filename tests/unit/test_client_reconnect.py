@@ -13,15 +13,16 @@ from paceline.client.outcome import EndReason
 from paceline.client.settings import RetryPolicy
 from paceline.errors import ConnectionGivenUpError, InvalidRequestError
 from paceline.messages import Close, CloseReason, Failure, Open, Resume
+from paceline.tokens import TokenId
 
 COUNT = 60
 EXPECTED = TARGET.run(PROMPT, COUNT)
 DRAFTER = 0.7
 
 
-async def _clouds(stack: AsyncExitStack, count: int = 1, **settings: float) -> list[ToyCloud]:
+async def _clouds(stack: AsyncExitStack, count: int = 1) -> list[ToyCloud]:
     return [
-        await stack.enter_async_context(ToyCloud(target=TARGET, one_way_s=0.03, **settings))
+        await stack.enter_async_context(ToyCloud(target=TARGET, one_way_s=0.03))
         for _ in range(count)
     ]
 
@@ -36,7 +37,7 @@ def test_a_cut_link_is_resumed_on_the_same_verifier() -> None:
             [cloud] = await _clouds(stack)
             around = surroundings([cloud], drafter=toy_drafter(TARGET, accuracy=DRAFTER))
             async with generation(around) as answer:
-                tokens = []
+                tokens: list[TokenId] = []
                 async for piece in answer:
                     tokens.extend(piece.token_ids)
                     if len(tokens) in {10, 30}:
@@ -58,7 +59,7 @@ def test_a_killed_verifier_that_comes_back_gets_the_session_in_full() -> None:
             [cloud] = await _clouds(stack)
             around = surroundings([cloud], drafter=toy_drafter(TARGET, accuracy=DRAFTER))
             async with generation(around) as answer:
-                tokens = []
+                tokens: list[TokenId] = []
                 async for piece in answer:
                     tokens.extend(piece.token_ids)
                     if len(tokens) == 20:
@@ -81,7 +82,7 @@ def test_a_killed_verifier_is_replaced_by_another() -> None:
             clouds = await _clouds(stack, 2)
             around = surroundings(clouds, drafter=toy_drafter(TARGET, accuracy=DRAFTER))
             async with generation(around) as answer:
-                tokens = []
+                tokens: list[TokenId] = []
                 async for piece in answer:
                     tokens.extend(piece.token_ids)
                     if len(tokens) == 20:
@@ -98,7 +99,7 @@ def test_a_draining_verifier_is_left_for_another() -> None:
             clouds = await _clouds(stack, 2)
             around = surroundings(clouds, drafter=toy_drafter(TARGET, accuracy=DRAFTER))
             async with generation(around) as answer:
-                tokens = []
+                tokens: list[TokenId] = []
                 async for piece in answer:
                     tokens.extend(piece.token_ids)
                     if len(tokens) == 20:
