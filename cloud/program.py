@@ -1,7 +1,6 @@
 """The verifier as a process: from options to settings, a loaded model, and serving until a signal."""
 
 import asyncio
-import os
 import signal
 import socket
 import ssl
@@ -85,7 +84,7 @@ def _tokens(options: Mapping[str, Any]) -> dict[str, str]:
     if options["token_file"] is not None:
         tokens |= read_tokens(options["token_file"])
     if options["token"]:
-        tokens[options["token"]] = "default"  # noqa: S105 - a tenant's name
+        tokens[options["token"]] = "default"
     return tokens
 
 
@@ -137,10 +136,8 @@ def _check_port(listen: Address) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
     except OSError as error:
-        # Without the strerror of errno, Python's own text repeats its number.
-        text = os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)
         raise ConfigError(
-            f"--listen: cannot listen on {listen}: {text}; choose another address or port, or port 0 for any"
+            f"--listen: cannot listen on {listen}: {error.strerror or error}; choose another address or port, or port 0 for any"
         ) from error
 
 
