@@ -188,8 +188,11 @@ def explain(error: BaseException) -> tuple[int, str] | None:
             # Tasks fail in groups. The first that can be explained is the cause; one bug makes the group a bug.
             explained = [explain(part) for part in parts]
             return None if None in explained else explained[0]
+        case click.exceptions.NoArgsIsHelpError():
+            return STATUS_FAILED, error.format_message()
         case click.UsageError(ctx=ctx) if ctx is not None:
-            return STATUS_FAILED, f"{ctx.command_path}: {error.format_message()} See --help."
+            sentence = error.format_message().rstrip(".")
+            return STATUS_FAILED, f"{ctx.command_path}: {sentence}. See --help."
         case click.ClickException():
             return STATUS_FAILED, f"paceline: {error.format_message()}"
         case KeyboardInterrupt() | click.Abort():
@@ -198,11 +201,20 @@ def explain(error: BaseException) -> tuple[int, str] | None:
             return STATUS_FAILED, f"paceline: {mask_secrets(str(error))}"
         case ModuleNotFoundError(name=str(module)):
             return STATUS_FAILED, f"paceline: {_missing(module)}"
+        case OSError():
+            return _explain_os_error(error)
+    return None
+
+
+def _explain_os_error(error: OSError) -> tuple[int, str] | None:
+    """Return the same for what the system refused; without an address or a file it cannot be told from a bug."""
+    match error:
         case BrokenPipeError():
             _silence_stdout()
             return STATUS_BROKEN_PIPE, ""
         case OSError(errno=errno.EADDRINUSE):
-            return STATUS_FAILED, f"paceline: {_text(error)}: choose another port, or 0 for any"
+            text = error.strerror or str(error)
+            return STATUS_FAILED, f"paceline: {text}: choose another port, or 0 for any"
         case OSError(filename=str() | bytes() | os.PathLike()):
             return STATUS_FAILED, f"paceline: {error.filename}: {error.strerror}"
     return None
@@ -272,11 +284,6 @@ def _missing(module: str) -> str:
         f"the Python module {module!r} is not installed; install the package that has it, "
         "or install paceline again with all its dependencies: pip install paceline"
     )
-
-
-def _text(error: BaseException) -> str:
-    """Return an OSError's own words without its number."""
-    return str(getattr(error, "strerror", None) or error)
 
 
 def _silence_stdout() -> None:

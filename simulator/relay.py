@@ -20,6 +20,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
+from paceline.errors import ConfigError
 from paceline.settings import Address
 from simulator.flow import Direction, Flow
 from simulator.link import LinkSettings
@@ -107,7 +108,7 @@ class Relay:
         """Start to listen.
 
         Raises:
-            OSError: the address cannot be listened at.
+            ConfigError: the address cannot be listened at.
         """
         self._reserved = _bind(self._listen)
         self._listen = dataclasses.replace(self._listen, port=self._reserved.getsockname()[1])
@@ -221,17 +222,23 @@ def precise_loop() -> asyncio.AbstractEventLoop:
 
 
 def _bind(address: Address) -> socket.socket:
-    """Return a socket bound to the address, not yet listening."""
-    family, kind, protocol, _, target = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    with contextlib.ExitStack() as stack:
-        bound = stack.enter_context(socket.socket(family, kind, protocol))
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.settimeout(0.0)
-        try:
+    """Return a socket bound to the address, not yet listening.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with contextlib.ExitStack() as stack:
+            bound = stack.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.settimeout(0.0)
             bound.bind(target)
-        except OSError as error:
-            raise OSError(error.errno, f"cannot listen at {address}: {error.strerror}") from error
-        stack.pop_all()
+            stack.pop_all()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen at {address}: {error.strerror}; choose another address, or port 0 for any"
+        ) from error
     return bound

@@ -194,6 +194,11 @@ def test_a_wrong_option_points_at_the_help(capsys: pytest.CaptureFixture[str]) -
     assert "--help" in message
 
 
+def test_no_arguments_at_all_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run([]) == 2
+    assert capsys.readouterr().err.startswith("Usage: paceline ")
+
+
 def test_what_is_no_failure_of_ours_is_left_alone() -> None:
     assert command.explain(RuntimeError("bug")) is None
     assert command.explain(OSError(errno.EIO, "bad disk")) is None
@@ -251,7 +256,8 @@ def test_link_says_that_a_port_is_in_use() -> None:
         with running("paceline.command", "link", "--to", taken, "--listen", taken) as link:
             assert link.wait() == 2
     assert link.stderr == (
-        f"paceline: cannot listen at {taken}: Address already in use: choose another port, or 0 for any\n"
+        f"paceline: cannot listen at {taken}: Address already in use; "
+        "choose another address, or port 0 for any\n"
     )
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from paceline.errors import ConfigError
 from paceline.settings import Address
 from simulator import flow as flow_module
 from simulator.link import LinkSettings
@@ -288,7 +289,9 @@ def test_a_reset_passes_through() -> None:
 def test_a_port_in_use_is_named() -> None:
     async def test() -> None:
         async with server(echo) as taken:
-            with pytest.raises(OSError, match=f"cannot listen at {taken}"):
+            with pytest.raises(
+                ConfigError, match=f"cannot listen at {taken}: Address already in use"
+            ):
                 async with Relay(to=taken, listen=taken):
                     pass
 
