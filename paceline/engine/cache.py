@@ -37,7 +37,7 @@ class RollbackCache:
     @property
     def memory(self) -> MemoryStats:
         """Bytes held just now."""
-        own = sum(len(sequence.own_tokens) + sequence.num_pending for sequence in self._open)
+        own = sum(sequence.num_own_rows for sequence in self._open)
         # A segment that its owner has not outlived is counted with the owner's rows.
         rows = own + sum(segment.filled for segment in self._tree if segment.owner is None)
         return MemoryStats(
@@ -46,16 +46,6 @@ class RollbackCache:
             shared=self._shared,
             budget=self._settings.memory_bytes,
         )
-
-    def reserve_bytes(
-        self, *, max_length: int, max_pending: int, prompt: Sequence[TokenId], tenant: str
-    ) -> int:
-        """What opening such a sequence would reserve just now."""
-        namespace = self._namespace(tenant)
-        shared = 0
-        if namespace is not None:
-            shared = min(self._tree.match(namespace, prompt).length, len(prompt) - 1)
-        return (max_length - max(shared, 0) + max_pending) * self._layout.row_bytes
 
     def open(
         self, *, max_length: int, max_pending: int, prompt: Sequence[TokenId], tenant: str
@@ -76,6 +66,8 @@ class RollbackCache:
         # Users first: what is about to be shared must not be evicted to make room for the rest.
         for segment, used in views:
             segment.users[sequence] = used
+            if segment.filled < used and segment.writer is None:
+                segment.writer = sequence
         try:
             num_rows = max_length - sequence.shared_length + max_pending
             self._make_room(num_rows * self._layout.row_bytes)
@@ -83,6 +75,8 @@ class RollbackCache:
         except (OverloadedError, RuntimeError, MemoryError) as error:
             for segment, _ in views:
                 del segment.users[sequence]
+                if segment.writer is sequence:
+                    segment.writer = None
             if isinstance(error, OverloadedError):
                 raise
             raise OverloadedError(
@@ -118,6 +112,9 @@ class RollbackCache:
         for segment, used in sequence.views:
             if segment.filled < used:
                 segment.writer = sequence
+        own = sequence.own_segment
+        if own is not None and own.filled < len(own.tokens):
+            own.writer = sequence
 
     def clear_prefixes(self) -> None:
         """Drop every segment that no open sequence uses."""
@@ -132,8 +129,7 @@ class RollbackCache:
             if count > 0:
                 segment.filled += count
                 done += count
-                if segment.filled == len(segment.tokens):
-                    segment.writer = None
+                _hand_over(segment)
         sequence.own_tokens.extend(tokens[done:])
         own = sequence.own_segment
         if own is not None and own.filled < len(own.tokens):
@@ -266,8 +262,10 @@ class RollbackCache:
     def _settle(self, segment: Segment) -> None:
         """Restore the tree's rules for a segment that lost its owner or a user."""
         if segment.owner is not None:
+            if segment.writer is not None and not segment.writer.is_open:
+                segment.writer = segment.owner
             return
-        waiting = [user for user, used in segment.users.items() if used > segment.filled]
+        waiting = segment.waiting
         if waiting:
             if segment.writer not in waiting:
                 segment.writer = waiting[0]
@@ -277,6 +275,19 @@ class RollbackCache:
             self._evict(segment)
         else:
             del segment.tokens[segment.filled :]
+
+
+def _hand_over(segment: Segment) -> None:
+    """A sequence that is not the owner has filled some of a segment: tell the owner, see who goes on."""
+    owner = segment.owner
+    if owner is not None:
+        # The owner still has to run its prompt's last token itself: it needs the logits.
+        known = min(segment.filled, len(segment.tokens) - 1)
+        owner.own_tokens.extend(segment.tokens[len(owner.own_tokens) : known])
+    if segment.filled == len(segment.tokens):
+        segment.writer = None
+    elif segment.writer is not None and segment.users.get(segment.writer, 0) <= segment.filled:
+        segment.writer = owner or next(iter(segment.waiting), None)
 
 
 def _limited(match: Match, length: int) -> list[tuple[Segment, int]]:

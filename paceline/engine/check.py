@@ -76,7 +76,6 @@ def check_commit(sequence: CacheSequence, path: Sequence[int], keep: Sequence[in
                 f"whose parent comes before (pending parents: {sequence.pending_parents})"
             )
         known.add(index)
-    _check_prompt("commit.path", sequence, [sequence.pending[index].token for index in path])
 
 
 def check_rollback(sequence: CacheSequence, length: int) -> None:
@@ -121,12 +120,13 @@ def _check_committing(name: str, group: RowGroup) -> None:
 
 
 def _check_pending(name: str, group: RowGroup) -> None:
-    """Rows that stay pending: room, known parents, positions within max_length, the shared prefix is complete."""
+    """Rows that stay pending: the prompt is complete; room, known parents, positions within max_length."""
     sequence = group.sequence
     base = sequence.num_pending
-    if sequence.length < sequence.shared_length:
+    if sequence.length < len(sequence.prompt):
         raise LocalProtocolError(
-            f"{name}: its sequence took a prefix over and has to prefill it (commit=True) first"
+            f"{name}: {len(sequence.prompt) - sequence.length} tokens of its prompt are not computed yet; prefill them "
+            "first (commit=True)"
         )
     if base + len(group.tokens) > sequence.max_pending:
         raise LocalProtocolError(

@@ -156,7 +156,7 @@ class Engine:
                 0, 1, 2 ... in this order.
 
         Raises:
-            LocalProtocolError: not such a path or such rows, or it contradicts the prompt.
+            LocalProtocolError: not such a path or such rows.
         """
         check_commit(sequence, path, keep)
         moved = self._move(sequence, (*path, *keep))

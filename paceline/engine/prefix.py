@@ -9,7 +9,7 @@ Segments are in the tree before they are filled, so that sequences which open at
 prefix once. `writer` fills; users that need more than is filled wait for it. A writer that leaves hands over to a
 user that waits, and the segment is cut to what is filled if none does. Therefore:
 
-- an unfilled segment has a writer;
+- a segment that somebody waits for has a writer, which itself needs more of it;
 - whatever hangs off the unfilled part of a segment belongs to users that wait.
 
 Only the model thread may touch any of this.
@@ -55,6 +55,11 @@ class Segment:
     def is_evictable(self) -> bool:
         """Nobody uses it and nothing hangs off it."""
         return self.owner is None and not self.users and not self.children
+
+    @property
+    def waiting(self) -> list[CacheSequence]:
+        """Users that need more than is filled, in order of their opening."""
+        return [user for user, used in self.users.items() if used > self.filled]
 
     @property
     def needed(self) -> int:

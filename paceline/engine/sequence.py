@@ -65,7 +65,8 @@ class CacheSequence:
 
     @property
     def length(self) -> Position:
-        """Committed length: rows that are computed and final. Grows by itself while another sequence fills a prefix."""
+        """Committed length: rows that are computed and final. Grows by itself while another sequence computes rows of
+        the prompt, but never over the prompt's last token."""
         position = 0
         for segment, used in self.views:
             position += min(segment.filled, used)
@@ -80,6 +81,12 @@ class CacheSequence:
         return Position(self.shared_length + own)
 
     @property
+    def num_own_rows(self) -> int:
+        """Rows of the own buffer that hold something."""
+        filled = self.own_segment.filled if self.own_segment is not None else 0
+        return max(len(self.own_tokens) + self.num_pending, filled)
+
+    @property
     def num_pending(self) -> int:
         """Rows written since the last commit and not freed."""
         return len(self.pending)
@@ -87,18 +94,24 @@ class CacheSequence:
     @property
     def waiting_for_prefix(self) -> bool:
         """Another sequence is about to compute rows of this prompt. It has nothing to run until then."""
+        own = self.own_segment
+        if own is not None and own.writer not in (None, self):
+            return True
         return any(
             segment.filled < used and segment.writer is not self for segment, used in self.views
         )
 
     @property
     def num_to_prefill(self) -> int:
-        """Prompt tokens that this sequence has to run itself, as things stand."""
-        own = max(0, len(self.prompt) - self.shared_length - len(self.own_tokens))
+        """Prompt tokens that this sequence has to run itself, as things stand; at least 1 until it ran the last."""
+        own = len(self.prompt) - self.shared_length - len(self.own_tokens)
+        segment = self.own_segment
+        if segment is not None and segment.writer not in (None, self):
+            own = 1
         taken_over = sum(
             max(0, used - segment.filled) for segment, used in self.views if segment.writer is self
         )
-        return own + taken_over
+        return max(0, own) + taken_over
 
     @property
     def committed_tokens(self) -> tuple[TokenId, ...]:

@@ -68,13 +68,15 @@ class Trial:
         self.prompts = prompts
         self.open: list[Mirror] = []
         self.num_checked = 0
+        self.num_shared = 0
+        self.num_waited = 0
 
     def run(self, num_operations: int) -> None:
         operations = [
+            *[self.do_forward] * 4,
             self.do_open,
-            self.do_forward,
-            self.do_forward,
-            self.do_forward,
+            self.do_open,
+            self.do_commit,
             self.do_commit,
             self.do_rollback,
             self.do_close,
@@ -105,18 +107,21 @@ class Trial:
         except OverloadedError:
             assert self.engine.memory.reserved == before.reserved
             return
+        self.num_shared += handle.shared_length > 0
+        self.num_waited += handle.waiting_for_prefix
         rows = MAX_LENGTH - handle.shared_length + MAX_PENDING
         assert handle.shared_length < max(1, len(prompt))
         assert tenant or handle.shared_length == 0
         self.open.append(Mirror(handle, rows, handle.buffer.data_ptr()))
 
     def do_forward(self) -> None:
-        groups, checks = [], []
+        groups: list[RowGroup] = []
+        checks: list[list[tuple[int, ...]]] = []
         for mirror in self.open:
             handle = mirror.handle
-            if handle.waiting_for_prefix or not self.draw(st.booleans()):
+            if handle.waiting_for_prefix or self.draw(st.sampled_from([0, 0, 0, 1])):
                 continue
-            if handle.num_to_prefill and not mirror.pending:
+            if handle.num_to_prefill:
                 self._prefill(mirror, groups, checks)
             else:
                 self._grow(mirror, groups, checks)
@@ -129,13 +134,13 @@ class Trial:
             values = logits.of(index)
             assert len(values) == len(texts)
             for value, text in zip(values, texts, strict=True):
-                error = (value - self.reference.logits(text)).abs().max().item()
+                error = float((value - self.reference.logits(text)).abs().max())
                 assert error <= self.tolerance, (text, error)
                 self.num_checked += 1
 
     def _prefill(self, mirror: Mirror, groups: list[RowGroup], checks: list[Any]) -> None:
         handle = mirror.handle
-        group = handle.prefill_group(self.draw(st.integers(1, 9)))
+        group = handle.prefill_group(self.draw(st.sampled_from([2, 7, 30])))
         groups.append(group)
         mirror.committed = [*handle.prompt[: handle.length], *group.tokens]
         checks.append([tuple(mirror.committed)] if group.logits == "last" else [])
@@ -154,12 +159,11 @@ class Trial:
             if len(mirror.text(parent)) - len(mirror.committed) + 1 > room:
                 mirror.pending = start_pending
                 return
-            expected = mirror.handle.prompt[len(mirror.text(parent)) :][:1]
-            token = expected[0] if expected else self.draw(st.integers(4, 12))
+            token = self.draw(st.integers(4, 12))
             tokens.append(TokenId(token))
             parents.append(parent)
             mirror.pending.append((token, parent))
-        wanted = self.draw(st.sampled_from(["all", "last", "none"]))
+        wanted = self.draw(st.sampled_from(["all", "all", "last", "none"]))
         groups.append(
             RowGroup(sequence=mirror.handle, tokens=tokens, parents=parents, logits=wanted)
         )
@@ -225,8 +229,11 @@ class Trial:
             length = len(mirror.committed)
             assert handle.committed_tokens[:length] == tuple(mirror.committed)
             assert handle.length >= length
-            assert handle.length == length or handle.length <= handle.shared_length
-            # Somebody computes what it waits for, or it does so itself.
+            assert handle.length == length or handle.length <= handle.min_length
             for segment, used in handle.views:
-                assert segment.filled >= used or segment.writer is not None
-                assert segment.writer is None or segment.writer.is_open
+                if segment.filled < used:
+                    # Somebody computes it who needs it himself, so nobody waits for ever.
+                    writer = segment.writer
+                    assert writer is not None
+                    assert writer.is_open
+                    assert writer is segment.owner or segment.users[writer] > segment.filled

@@ -37,9 +37,9 @@ def prompts(draw: Any) -> tuple[int, ...]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CONFIGS))
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_row_sees_its_path_and_nothing_else(name: str, data: st.DataObject) -> None:
     engine, reference = machinery(name)
     trial = Trial(engine, reference, tolerance=TOLERANCE, draw=data.draw, prompts=prompts())
-    trial.run(data.draw(st.integers(4, 24)))
+    trial.run(data.draw(st.integers(8, 30)))
