@@ -1,0 +1,300 @@
+"""One edge that keeps the rules, two verifiers of one target, a link that does what it likes: and every rule checked.
+
+A `World` makes one move at a time, chosen by whoever drives it: Hypothesis, or a seeded generator for long walks.
+After every move the rules of paceline/session/__init__.py are compared with `SessionOracle`'s brute force.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from harness.session_oracle import SessionOracle
+from harness.session_pair import SMALL_LIMITS, SessionPair, Stream, UnderWay, toy_request
+from harness.toy import ToyDrafter, ToyTarget
+
+from paceline.errors import FencedError, SessionLostError
+from paceline.messages import Open, Proposal, Resume
+from paceline.session.events import Drafted, NothingToDraft
+from paceline.session.table import CloudState, EdgeState
+from paceline.tokens import Position, TokenId
+
+_T = TypeVar("_T")
+
+Choose = Callable[[int], int]
+"""Returns a number from 0 to below its argument."""
+
+WEIGHTS = {
+    "connect": 8,
+    "cut": 1,
+    "notice": 1,
+    "deliver_up": 8,
+    "deliver_down": 8,
+    "write": 8,
+    "begin_step": 6,
+    "end_step": 8,
+    "draft_path": 3,
+    "draft_ahead": 6,
+    "draft_old": 1,
+    "no_guess": 1,
+    "settle": 1,
+    "expire": 1,
+    "drain": 1,
+}
+
+
+class World:
+    """Everything, and what must hold."""
+
+    def __init__(self, choose: Choose) -> None:
+        self.choose = choose
+        self.seen: Counter[str] = Counter()
+        self.target = ToyTarget(vocabulary_size=2 + choose(20), seed=choose(4))
+        prompt, max_tokens, stops = (1, 0, 1), 1 + choose(60), choose(3) == 0
+        given = self.target.run(_ids(prompt), min(choose(4), max_tokens - 1))
+        request = toy_request(
+            prompt,
+            max_tokens=max_tokens,
+            stop_tokens=(0,) if stops and 0 not in given else (),
+            output=given,
+            num_logprobs=choose(2),
+        )
+        self.race = choose(2) == 0
+        self.pair = SessionPair(
+            request=request,
+            target=self.target,
+            limits=replace(SMALL_LIMITS, max_lead=self.one_of([1, 3, 12, 1000])),
+            draft_length=self.one_of([0, 1, 4, 20, 100]),
+            window=self.one_of([1, 2, 5, 64, 100]),
+            num_verifiers=2,
+        )
+        self.expected = self.pair.expected
+        self.oracles: dict[int, SessionOracle] = {}
+        self.steps: list[UnderWay] = []
+
+    def one_of(self, options: list[_T]) -> _T:
+        return options[self.choose(len(options))]
+
+    def move(self) -> None:
+        """Make one move that is possible now, and check everything."""
+        possible = {name: weight for name, weight in WEIGHTS.items() if self._can(name)}
+        pick = self.choose(sum(possible.values()))
+        for name, weight in possible.items():
+            pick -= weight
+            if pick < 0:
+                getattr(self, name)()
+                break
+        self.check()
+
+    def _can(self, name: str) -> bool:
+        pair, goes_on = self.pair, not self.pair.edge.is_over
+        stream = pair.stream
+        conditions = {
+            "connect": stream is None and goes_on,
+            "cut": stream is not None and goes_on,
+            "drain": stream is not None,
+            "deliver_up": any(each.up for each in pair.streams),
+            "deliver_down": stream is not None and bool(stream.down),
+            "notice": bool(self._gone()),
+            "expire": any(verifier.leases for verifier in pair.verifiers),
+            "write": any(each.session for each in pair.streams),
+            "begin_step": bool(self._may_step()),
+            "end_step": bool(self.steps),
+            "draft_ahead": pair.edge.draft_request is not None,
+        }
+        return conditions.get(name, True)
+
+    # --- the link
+
+    def connect(self) -> None:
+        verifier = min(self.choose(4), 1)
+        self.pair.connect(verifier=verifier)
+
+    def cut(self) -> None:
+        self.pair.cut()
+
+    def _gone(self) -> list[Stream]:
+        return [s for s in self.pair.streams if not s.edge_open and s.cloud_open]
+
+    def notice(self) -> None:
+        stream = self.one_of(self._gone())
+        self.pair.verifiers[stream.verifier].notice(stream)
+
+    def expire(self) -> None:
+        verifier = next(v for v in self.pair.verifiers if v.leases)
+        verifier.expire(min(verifier.leases))
+        self.seen["expired"] += 1
+
+    def drain(self) -> None:
+        assert self.pair.stream is not None
+        self.pair.verifiers[self.pair.stream.verifier].drain(self.pair.stream)
+
+    def deliver_down(self) -> None:
+        self.pair.deliver_down()
+
+    def settle(self) -> None:
+        """Let all that is under way arrive."""
+        while self.pair.stream is not None and (self.pair.stream.up or self.pair.stream.down):
+            while self.pair.stream is not None and self.pair.stream.up:
+                self._deliver_up(self.pair.stream)
+            while self.pair.stream is not None and self.pair.stream.down:
+                self.pair.deliver_down()
+
+    def deliver_up(self) -> None:
+        self._deliver_up(self.one_of([s for s in self.pair.streams if s.up]))
+
+    def _deliver_up(self, stream: Stream) -> None:
+        verifier = self.pair.verifiers[stream.verifier]
+        used_when_sent = stream.window_used[0]
+        was = stream.session
+        before = (was._counts.late, was._counts.stale) if was else (0, 0)
+        is_attached = was is not None and was.stream == stream.number
+        message = self.pair.deliver_up(stream)
+        session = stream.session
+        assert all(isinstance(e, SessionLostError | FencedError) for e in verifier.errors)
+        if message is None or session is None or (was is not None and not is_attached):
+            self.seen["fenced"] += message is not None
+            return  # nobody listens, or a fenced stream: nothing may change
+        if isinstance(message, Open):
+            self.oracles[id(session)] = SessionOracle(session=session, base=session.length)
+        elif isinstance(message, Resume):
+            self.oracles[id(session)].attached(message.length)
+            self.seen["resumed"] += 1
+            self.seen["resumed behind"] += session.length > message.length
+        elif isinstance(message, Proposal) and session.state is not CloudState.CLOSED:
+            oracle = self.oracles[id(session)]
+            num_late, num_stale = oracle.judge(message)
+            counts = session._counts
+            assert (counts.late - before[0], counts.stale - before[1]) == (num_late, num_stale)
+            assert None not in oracle.names, "an edge names only what it knows to be live"
+            # The comparable moment: what the edge counted when it sent this, what the verifier counts having taken it.
+            assert session.window_used <= used_when_sent
+            self.seen["late"] += num_late
+            self.seen["stale"] += num_stale
+            self.seen["tree"] += any(distance > 1 for distance in message.parents)
+            self.seen["full"] += used_when_sent >= min(self.pair.edge.window, 64)
+        self.oracles[id(session)].check()
+
+    # --- the verifier
+
+    def write(self) -> None:
+        stream = self.one_of([s for s in self.pair.streams if s.session])
+        self.pair.verifiers[stream.verifier].write(stream)
+
+    def _may_step(self) -> list[Stream]:
+        busy = [step.session for step in self.steps]
+        return [
+            stream
+            for stream in self.pair.streams
+            if stream.session is not None
+            and stream.session.stream == stream.number
+            and stream.session.may_step
+            and stream.session not in busy
+            and (self.race or stream.session.has_drafts or stream.session.edge_is_idle)
+        ]
+
+    def begin_step(self) -> None:
+        stream = self.one_of(self._may_step())
+        session = stream.session
+        assert session is not None
+        max_rows = self.one_of([0, 1, 2, 100])
+        step = self.pair.verifiers[stream.verifier].begin_step(session, max_rows=max_rows)
+        assert 1 <= len(step.tokens) <= max_rows + 1
+        assert session.length + len(step.tokens) <= session._base + session.limits.max_lead
+        self.steps.append(step)
+
+    def end_step(self) -> None:
+        step = self.one_of(self.steps)
+        self.steps.remove(step)
+        self._end_step(step)
+
+    def _end_step(self, step: UnderWay) -> None:
+        session = step.session
+        oracle = self.oracles[id(session)]
+        before, begin = oracle.live, session.length
+        counts = session._counts
+        were = (counts.judged, counts.accepted)
+        self.pair.verifiers[0].end_step(step)
+        if session.state is CloudState.CLOSED:
+            return
+        judged, accepted = oracle.outcome(before, begin)
+        assert (counts.judged - were[0], counts.accepted - were[1]) == (judged, accepted)
+        oracle.check()
+        self.seen["accepted"] += accepted
+        self.seen["rejected"] += judged - accepted
+        self.seen["deep walk"] += len(step.tokens) > 3
+
+    # --- the edge
+
+    def draft_path(self) -> None:
+        """Guess a path below the committed text, right or wrong as told; several of them make a tree."""
+        text = list(self.pair.edge.log)
+        for _ in range(1 + self.choose(20)):
+            right = self.target.draw(text)
+            is_right = self.choose(4) > 0
+            text.append(right if is_right else TokenId((right + 1) % self.target.vocabulary_size))
+        self.pair.draft(tuple(text[self.pair.edge.length :]))
+
+    def draft_ahead(self) -> None:
+        """Go on from the newest guess, as the client does."""
+        wanted = self.pair.edge.draft_request
+        assert wanted is not None
+        accuracy = self.one_of([0.0, 0.7, 1.0])
+        drafter = ToyDrafter(target=self.target, accuracy=accuracy, seed=self.choose(2))
+        text = (*self.pair.edge.log, *wanted.path)
+        self.pair.draft((*wanted.path, *drafter.chain(text, wanted.limit)))
+
+    def draft_old(self) -> None:
+        """A drafter answers about a text that has grown meanwhile."""
+        position = max(0, self.pair.edge.length - self.choose(5))
+        tokens = _ids(self.choose(2) for _ in range(self.choose(6)))
+        self.pair.happens(Drafted(position=Position(position), tokens=tokens))
+
+    def no_guess(self) -> None:
+        position = self.one_of([None, self.pair.edge.length, Position(0)])
+        self.pair.happens(NothingToDraft(position=position))
+
+    # --- what must hold
+
+    def check(self) -> None:
+        """Compare the logs, and the edge's books with its tree."""
+        edge = self.pair.edge
+        assert edge.state is not EdgeState.FAILED, self.pair.ending
+        assert tuple(edge.output) == self.expected[: len(edge.output)]
+        assert [*edge.request.output, *self.pair.delivered] == edge.output
+        for verifier in self.pair.verifiers:
+            for session in verifier.sessions.values():
+                assert tuple(session.output) == self.expected[: len(session.output)]
+        if self.pair.session is not None:
+            assert edge.log == self.pair.session.log[: edge.length]
+        nodes = list(edge._root.below())
+        assert edge._outbox.num_live == len(nodes)
+        assert edge.window_used == sum(len(node.names) for node in nodes)
+        assert edge.window_used <= min(edge.window, edge._limit)
+        assert all(len(node.names) <= 1 for node in nodes)
+
+    def heal(self) -> None:
+        """Over a healthy link the session ends soon, with the target's own text, and leaves nothing behind."""
+        for step in self.steps:
+            self._end_step(step)
+        drafter = ToyDrafter(target=self.target, accuracy=0.7)
+        rounds = 20 + 3 * len(self.expected)
+        self.pair.finish(self.one_of([drafter, None]), race=self.choose(2) == 0, max_rounds=rounds)
+        assert self.pair.edge.state is EdgeState.DONE
+        assert tuple(self.pair.edge.output) == self.expected
+        for stream in self.pair.streams:
+            verifier = self.pair.verifiers[stream.verifier]
+            while stream.up:
+                verifier.receive(stream)
+            verifier.notice(stream)
+        for verifier in self.pair.verifiers:
+            for session_id in list(verifier.leases):
+                verifier.expire(session_id)
+            assert not verifier.sessions
+            assert not verifier.leases
+        for oracle in self.oracles.values():
+            assert oracle.session.window_used == oracle.session.num_live_nodes == 0
+
+
+def _ids(tokens: Iterable[int]) -> tuple[TokenId, ...]:
+    return tuple(map(TokenId, tokens))
