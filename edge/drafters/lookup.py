@@ -1,0 +1,100 @@
+"""Prompt lookup: what followed the last time the text ended like this is guessed to follow again. Needs no weights.
+
+An index knows, for the last few tokens before every place, where the same tokens stood before. Longest match first, the
+most recent occurrence of it. Appending or taking back a token costs O(longest), whatever the length of the text.
+Sources: Saxena, "Prompt Lookup Decoding" (2023); He et al., "REST", arXiv 2311.08252.
+"""
+
+from collections.abc import Sequence
+
+from edge.drafters.prefix import common_length
+from paceline.sampling.settings import SamplingSettings
+from paceline.tokens import TokenId
+
+LONGEST = 6
+"""Most tokens compared. A longer match predicts better, but that the last ones match decides nearly all."""
+
+SHORTEST = 2
+"""Fewest tokens that must match: after a single common token the guess is wrong more often than it is worth a row."""
+
+
+class LookupDrafter:
+    """Guesses from the text itself."""
+
+    name = "lookup"
+
+    def __init__(self, *, longest: int = LONGEST, shortest: int = SHORTEST) -> None:
+        self._longest = longest
+        self._shortest = shortest
+
+    def open(
+        self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings
+    ) -> "LookupDraft":
+        """Return a new draft; what is generated and how makes no difference to it."""
+        del prompt_length, max_tokens, sampling
+        return LookupDraft(longest=self._longest, shortest=self._shortest)
+
+
+class LookupDraft:
+    """The index of one text."""
+
+    def __init__(self, *, longest: int, shortest: int) -> None:
+        self._sizes = range(longest, shortest - 1, -1)
+        self._text: list[TokenId] = []
+        self._ends: dict[tuple[TokenId, ...], int] = {}
+        """Where the last occurrence of some tokens ends."""
+        self._before: list[list[int | None]] = []
+        """By place, longest first: where the occurrence before that one ends."""
+
+    def prepare(self, text: Sequence[TokenId]) -> bool:
+        """Nothing here takes long."""
+        del text
+        return False
+
+    def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...]:
+        """See `Draft`: guesses until there is no match any more. Own guesses count as text."""
+        self._truncate(common_length(self._text, text))
+        for token in text[len(self._text) :]:
+            self._append(token)
+        for _ in range(limit):
+            end = self._match()
+            if end is None:
+                break
+            self._append(self._text[end])
+        return tuple(self._text[len(text) :])
+
+    def close(self) -> None:
+        """Forget the text."""
+        self._truncate(0)
+
+    def _match(self) -> int | None:
+        """Return where an earlier occurrence of the text's end ends, or None."""
+        if not self._before:
+            return None
+        return next((end for end in self._before[-1] if end is not None), None)
+
+    def _append(self, token: TokenId) -> None:
+        self._text.append(token)
+        length = len(self._text)
+        before: list[int | None] = []
+        for size in self._sizes:
+            if size > length:
+                before.append(None)
+                continue
+            key = tuple(self._text[length - size :])
+            before.append(self._ends.get(key))
+            self._ends[key] = length
+        self._before.append(before)
+
+    def _truncate(self, length: int) -> None:
+        while len(self._text) > length:
+            end = len(self._text)
+            for size, before in zip(self._sizes, self._before.pop(), strict=True):
+                if size > end:
+                    continue
+                key = tuple(self._text[end - size :])
+                if before is None:
+                    del self._ends[key]
+                else:
+                    self._ends[key] = before
+            self._text.pop()

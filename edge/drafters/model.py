@@ -1,0 +1,180 @@
+"""A causal language model as a drafter: a chain, drawn with the target's own noise.
+
+The draft draws each position as the target will, with the same noise (`Sampler.rank`), so that it agrees with the
+target far more often than a draw of its own would. It keeps the keys and values of everything it has seen, and goes
+back to the longest common beginning when the text turns out differently.
+
+Invariant: `ModelDraft._known` is what the engine's sequence holds.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from edge.drafters.prefix import common_length
+from paceline.engine.engine import Engine
+from paceline.engine.rows import RowGroup
+from paceline.engine.sequence import CacheSequence
+from paceline.errors import InvalidRequestError, ModelError, OverloadedError
+from paceline.sampling.coupled import Sampler
+from paceline.sampling.settings import SamplingSettings
+from paceline.tokens import Position, TokenId
+
+PREFILL_ROWS = 128
+"""Tokens computed in one piece of a long text; between two pieces the thread is free for others."""
+
+TENANT = "edge"
+"""All drafts of a process share prefixes: the next turn of a conversation prefills only what is new."""
+
+
+class ModelDrafter:
+    """Guesses with a model.
+
+    Args:
+        engine: the model.
+        vocabulary_size: ids of the tokenizer, as the verifier counts them.
+    """
+
+    def __init__(self, engine: Engine, *, vocabulary_size: int) -> None:
+        self._engine = engine
+        self._vocabulary_size = min(vocabulary_size, engine.identity.vocabulary_size)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._engine.identity.name
+
+    def open(
+        self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings
+    ) -> "ModelDraft":
+        """Return a new draft; the model does nothing yet."""
+        return ModelDraft(
+            self._engine,
+            prompt_length=prompt_length,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            vocabulary_size=self._vocabulary_size,
+        )
+
+
+class ModelDraft:
+    """One generation's keys and values. Made by `ModelDrafter.open`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        prompt_length: int,
+        max_tokens: int,
+        sampling: SamplingSettings,
+        vocabulary_size: int,
+    ) -> None:
+        self._engine = engine
+        self._prompt_length = prompt_length
+        self._end = prompt_length + max_tokens
+        self._max_length = min(self._end, engine.identity.context_length)
+        self._sampling = sampling
+        self._vocabulary_size = vocabulary_size
+        self._has_penalties = (
+            sampling.repetition_penalty != 1.0
+            or sampling.presence_penalty != 0.0
+            or sampling.frequency_penalty != 0.0
+        )
+        self._sampler: Sampler | None = None
+        self._sequence: CacheSequence | None = None
+        self._known: list[TokenId] = []
+
+    def prepare(self, text: Sequence[TokenId]) -> bool:
+        """See `Draft`: compute at most PREFILL_ROWS tokens of `text`, the last one never."""
+        if not self._can_draft(text):
+            return False
+        with _as_model_errors():
+            return self._advance(text)
+
+    def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...]:
+        """See `Draft`. A text longer than the model's context gets no guess, nor one with tokens it does not know."""
+        if not self._can_draft(text):
+            return ()
+        # The last guess needs no row of its own.
+        limit = min(limit, self._end - len(text), self._max_length - len(text) + 1)
+        with _as_model_errors():
+            while self._advance(text):
+                pass
+            tokens = list(text)
+            self._go_back(tokens, len(tokens) - 1)
+            while len(tokens) < len(text) + limit:
+                logits = self._run(tokens[len(self._known) :])
+                tokens.append(self._draw(logits, tokens))
+        return tuple(tokens[len(text) :])
+
+    def close(self) -> None:
+        """Free the keys and values; the engine may keep them for the next turn."""
+        if self._sequence is not None:
+            self._engine.close(self._sequence)
+
+    def _can_draft(self, text: Sequence[TokenId]) -> bool:
+        return len(text) <= self._max_length and max(text) < self._vocabulary_size
+
+    def _advance(self, text: Sequence[TokenId]) -> bool:
+        """Compute a piece of `text` without its last token; return whether some of that is left."""
+        sequence = self._open(text) if self._sequence is None else self._sequence
+        if sequence.length < len(sequence.prompt):
+            if sequence.waiting_for_prefix:
+                self._engine.take_over(sequence)
+            self._engine.forward([sequence.prefill_group(PREFILL_ROWS)])
+            self._known = list(sequence.prompt[: sequence.length])
+            return True
+        self._go_back(text, len(text) - 1)
+        left = text[len(self._known) : len(text) - 1]
+        if len(left) <= 1:  # `extend` runs one row more as cheaply as one
+            return False
+        self._run(left[:PREFILL_ROWS])
+        return len(left) > PREFILL_ROWS
+
+    def _open(self, text: Sequence[TokenId]) -> CacheSequence:
+        # Without the last token of the prompt, which is run again whenever the text is just the prompt; what the engine
+        # may share with others, it does not take back.
+        prompt = tuple(text[: self._prompt_length - 1])
+        self._sequence = self._engine.open(
+            max_length=self._max_length, max_pending=0, prompt=prompt, tenant=TENANT
+        )
+        self._known = list(prompt[: self._sequence.length])
+        return self._sequence
+
+    def _go_back(self, text: Sequence[TokenId], most: int) -> None:
+        """Forget what differs from `text`, and what goes beyond its first `most` tokens."""
+        length = min(common_length(self._known, text), most)
+        if length < len(self._known):
+            assert self._sequence is not None
+            self._engine.rollback(self._sequence, length)
+            del self._known[length:]
+
+    def _run(self, tokens: Sequence[TokenId]) -> Tensor:
+        """Compute the next tokens; return the logits after the last one, [V]."""
+        assert self._sequence is not None
+        group = RowGroup(sequence=self._sequence, tokens=tokens, logits="last", commit=True)
+        logits = self._engine.forward([group])
+        self._known.extend(tokens)
+        return logits.of(0)[0]
+
+    def _draw(self, logits: Tensor, tokens: Sequence[TokenId]) -> TokenId:
+        if self._sampler is None:
+            self._sampler = Sampler(
+                self._sampling, vocabulary_size=self._vocabulary_size, device=logits.device
+            )
+        # All output goes in as the row's path: what is committed differs from call to call.
+        path = tuple(tokens[self._prompt_length :]) if self._has_penalties else ()
+        ranking = self._sampler.rank(logits, position=Position(len(tokens)), k=1, path=path)
+        return ranking.tokens[0]
+
+
+@contextmanager
+def _as_model_errors() -> Iterator[None]:
+    """The verifier does without our drafts; all that can go wrong here is told as one kind of error."""
+    try:
+        yield
+    except (OverloadedError, InvalidRequestError) as error:
+        raise ModelError(f"drafting: {error}") from error
+    except RuntimeError as error:  # what PyTorch raises, out of memory included
+        raise ModelError(f"drafting: the model failed: {error}") from error
