@@ -217,7 +217,7 @@ def _side_by_side(drafted: Answer, plain: Answer, settings: DemoSettings) -> Tab
 
     row("answer", drafted.text, plain.text)
     row("text streamed in", f"{drafted.streaming_s:.2f} s", f"{plain.streaming_s:.2f} s")
-    row("statistics", drafted.statistics, plain.statistics)
+    row("statistics", *(each.statistics.replace(" | ", "\n") for each in (drafted, plain)))
     row(
         "over the link",
         *(f"{answer.up_bytes} bytes up, {answer.down_bytes} down" for answer in (drafted, plain)),
