@@ -69,7 +69,7 @@ def resolve(name: str) -> ModelSource:
         if not path.is_file():
             raise ConfigError(f"model: there is no file {path}")
         return ModelSource(name=name, location=str(path.parent), gguf_file=path.name)
-    if path.is_dir():
+    if name and path.is_dir():
         return ModelSource(name=name, location=str(path))
     parts = name.split("/")
     if len(parts) > 2 or not all(parts) or name.startswith((".", "~")):

@@ -65,8 +65,10 @@ class CacheSequence:
 
     @property
     def length(self) -> Position:
-        """Committed length: rows that are computed and final. Grows by itself while another sequence computes rows of
-        the prompt, but never over the prompt's last token."""
+        """Committed length: rows that are computed and final.
+
+        Grows by itself while another sequence computes rows of the prompt, but never over the prompt's last token.
+        """
         position = 0
         for segment, used in self.views:
             position += min(segment.filled, used)
