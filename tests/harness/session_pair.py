@@ -127,6 +127,7 @@ class ToyVerifier:
         self.sessions: dict[SessionId, CloudSession] = {}
         self.leases: set[SessionId] = set()
         self.errors: list[PacelineError] = []
+        self.effects: list[CloudEffect] = []
         self._streams: dict[int, Stream] = {}
 
     def receive(self, stream: Stream) -> EdgeMessage | None:
@@ -204,6 +205,7 @@ class ToyVerifier:
         return next(known for known, held in self.sessions.items() if held is session)
 
     def _apply(self, session: CloudSession, effects: tuple[CloudEffect, ...]) -> None:
+        self.effects.extend(effects)
         for effect in effects:
             if isinstance(effect, EndStream):
                 self._streams[effect.stream].cloud_open = False
