@@ -6,7 +6,9 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from edge.drafters import load_drafter
+import torch
+
+from edge.drafters import LOOKUP, load_drafter
 from edge.options import NO_DRAFT, AgentSettings
 from edge.private_verifier import VerifierSettings, private_verifier
 from paceline.client.client import Client
@@ -79,8 +81,21 @@ def _private(settings: AgentSettings, *, token: str) -> VerifierSettings:
 async def _drafter(settings: AgentSettings, tokenizer: Tokenizer) -> Drafter | None:
     if settings.draft == NO_DRAFT:
         return None
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if settings.draft == LOOKUP:
+        return await asyncio.to_thread(load_drafter, LOOKUP, tokenizer=tokenizer)
     with progress(f"loading the drafter {settings.draft}"):
-        return await asyncio.to_thread(load_drafter, settings.draft)
+        return await asyncio.to_thread(
+            load_drafter,
+            settings.draft,
+            tokenizer=tokenizer,
+            dtype=settings.dtype,
+            device=device,
+        )
 
 
 def _check(verifier: VerifierInfo, tokenizer: Tokenizer) -> None:

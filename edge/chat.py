@@ -79,7 +79,8 @@ class Conversation:
     def __init__(self, answers: AnswerSettings, *, printer: TokenPrinter) -> None:
         self._answers = answers
         self._printer = printer
-        self._messages: list[Message] = []
+        self.messages: list[Message] = []
+        """All that was said, without the system message."""
 
     def command(self, text: str) -> bool:
         """Do what a line with a slash says; returns whether the conversation goes on."""
@@ -87,7 +88,7 @@ class Conversation:
             case "/exit" | "/quit":
                 return False
             case "/new":
-                self._messages.clear()
+                self.messages.clear()
                 click.echo("a new conversation begins", err=True)
             case "/help":
                 click.echo(HELP, err=True)
@@ -97,18 +98,18 @@ class Conversation:
 
     async def turn(self, client: Client, text: str) -> None:
         """Answer one message. What there is of a stopped answer stays in the conversation."""
-        self._messages.append(Message(role="user", content=text))
-        line = PromptLine(name="", messages=tuple(self._messages))
+        self.messages.append(Message(role="user", content=text))
+        line = PromptLine(name="", messages=tuple(self.messages))
         try:
             generation = start(client, line, answers=self._answers)
             try:
                 await show(generation, printer=self._printer)
             finally:
                 self._printer.end_line()
-                self._messages.append(Message(role="assistant", content=generation.result.text))
+                self.messages.append(Message(role="assistant", content=generation.result.text))
         except PacelineError as error:
             # The conversation goes on without this message: a shorter one may fit, or the link may be back.
-            del self._messages[-1]
+            del self.messages[-1]
             click.echo(f"paceline: {mask_secrets(str(error))}", err=True)
         else:
             click.echo(click.style(summary_line(generation.statistics), dim=True), err=True)

@@ -45,8 +45,13 @@ def prompt_ids() -> list[Any]:
 
 
 def expected_text(**settings: Any) -> str:
-    sampling = {"temperature": 0.0, "max_tokens": MAX_TOKENS, "bias": printable_bias()} | settings
-    return tiny_tokenizer().decode(expected_tokens(prompt_ids(), **sampling))
+    tokens = expected_tokens(
+        prompt_ids(),
+        max_tokens=MAX_TOKENS,
+        bias=printable_bias(),
+        **({"temperature": 0.0} | settings),
+    )
+    return tiny_tokenizer().decode(tokens)
 
 
 async def lines(url: str, body: dict[str, Any]) -> list[str]:
@@ -187,13 +192,15 @@ def test_filters_and_penalties_reach_the_target() -> None:
         "repetition_penalty": 1.3,
     }
 
-    async def run() -> str | None:
+    async def run() -> str:
         async with scene() as here:
             body = request(temperature=1.1, seed=3)
             extra = {name: settings[name] for name in ("top_k", "min_p", "repetition_penalty")}
             named = {name: value for name, value in settings.items() if name not in extra}
-            answer = await here.openai.chat.completions.create(**body, **named, extra_body=extra)
-            return answer.choices[0].message.content
+            create: Any = here.openai.chat.completions.create
+            answer = await create(**body, **named, extra_body=extra)
+            text: str = answer.choices[0].message.content
+            return text
 
     text = run_async(run())
     assert text == expected_text(temperature=1.1, seed=3, **settings)
@@ -239,10 +246,9 @@ def test_a_text_is_continued_without_template() -> None:
     async def run() -> None:
         async with scene() as here:
             body = {"model": MODEL, "prompt": "Once", "temperature": 0, "max_tokens": 10}
-            answer = await here.openai.completions.create(**body, logit_bias=printable_bias())
-            stream = await here.openai.completions.create(
-                **body, logit_bias=printable_bias(), stream=True
-            )
+            create: Any = here.openai.completions.create
+            answer = await create(**body, logit_bias=printable_bias())
+            stream = await create(**body, logit_bias=printable_bias(), stream=True)
             chunks = [chunk async for chunk in stream]
         tokens = expected_tokens(
             list(tiny_tokenizer().encode("Once")),

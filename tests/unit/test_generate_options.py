@@ -1,0 +1,170 @@
+"""What `generate`, `chat` and `edge` take, from the command line, the environment and the configuration file."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from edge.chat import chat
+from edge.command import edge
+from edge.generate import OutputSettings, check_line, conversation, generate
+from edge.options import (
+    AnswerSettings,
+    agent_options,
+    agent_settings,
+    answer_options,
+    answer_settings,
+    secret,
+)
+from paceline.command import run
+from paceline.errors import ConfigError
+from paceline.prompts import Message, PromptLine
+from paceline.settings import Address
+
+USER = Message(role="user", content="Hello")
+SYSTEM = Message(role="system", content="Be brief")
+
+
+@click.command()
+@answer_options
+@agent_options
+def probe(**values: Any) -> None:
+    """Take the options and show the settings."""
+    click.echo(repr(agent_settings(values)))
+    click.echo(repr(answer_settings(values)))
+
+
+@pytest.fixture
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder without a configuration file, where the command runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_options_become_settings() -> None:
+    arguments = (
+        "--cloud a:1 --cloud b:2 --draft none --draft-length 5 --window 70 --temperature 0.5"
+    )
+    arguments += " --stop x --stop y --seed 9 --max-tokens 3 --tokens-per-message 2 --threads 1"
+    shown = CliRunner().invoke(probe, arguments.split(), catch_exceptions=False).output
+    for part in (
+        repr((Address(host="a", port=1), Address(host="b", port=2))),
+        "draft='none'",
+        "draft_length=5, window=70, tokens_per_message=2",
+        "temperature=0.5",
+        "stop=('x', 'y')",
+        "seed=9",
+        "max_tokens=3",
+        "threads=1",
+    ):
+        assert part in shown
+
+
+def test_generate_and_chat_have_the_same_flags() -> None:
+    of_generate = {parameter.name for parameter in generate.params}
+    of_chat = {parameter.name for parameter in chat.params}
+    assert of_generate - of_chat == {"prompt", "prompts", "as_json", "raw"}
+    assert of_chat <= of_generate
+
+
+@pytest.mark.parametrize("command", [generate, chat, edge])
+def test_every_option_has_help(command: click.Command) -> None:
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+@pytest.mark.usefixtures("somewhere")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate"], "PROMPT or --prompts"),
+        (["generate", ""], "PROMPT is empty"),
+        (["generate", "Hi", "--temperature", "1000"], "temperature: got 1000"),
+        (["generate", "Hi", "--top-p", "0"], "top_p"),
+        (["generate", "Hi", "--max-tokens", "0"], "--max-tokens"),
+        (["generate", "Hi", "--cloud", "nowhere"], "HOST:PORT"),
+        (["generate", "Hi", "--dtype", "int8"], "--dtype"),
+        (["generate", "Hi", "--raw", "--system", "x"], "--system"),
+        (["generate", "Hi", "--target", "./nothing.gguf"], "nothing.gguf"),
+        (["generate", "Hi", "--tls-cert", __file__], "key_file"),
+        (["generate", "--prompts", "nothing.jsonl"], "nothing.jsonl"),
+        (["chat", "--min-p", "1"], "min_p"),
+        (["edge", "--listen", "0.0.0.0:0"], "--api-key"),
+        (["edge", "--listen", "0.0.0.0:0", "--api-key", "short"], "--api-key"),
+        (["edge", "--max-concurrent", "0"], "--max-concurrent"),
+        (["edge", "--max-tokens", "0"], "--max-tokens"),
+        (["edge", "--target", "./nothing.gguf"], "nothing.gguf"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_and_status_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert words in said.err
+    assert "Traceback" not in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_environment_and_file_are_read(
+    somewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (somewhere / "paceline.toml").write_text("[generate]\ntemperature = 1001\n[chat]\nmin-p = 2\n")
+    assert run(["generate", "Hi"]) == 2
+    assert "temperature: got 1001" in capsys.readouterr().err
+    assert run(["chat"]) == 2
+    assert "min_p: got 2" in capsys.readouterr().err
+    monkeypatch.setenv("PACELINE_GENERATE_TEMPERATURE", "1002")
+    assert run(["generate", "Hi"]) == 2
+    assert "temperature: got 1002" in capsys.readouterr().err
+    assert run(["generate", "Hi", "--temperature", "1003"]) == 2
+    assert "temperature: got 1003" in capsys.readouterr().err
+    monkeypatch.setenv("PACELINE_EDGE_MAX_CONCURRENT", "-5")
+    assert run(["edge"]) == 2
+    assert "got -5" in capsys.readouterr().err
+
+
+def test_prompts_come_from_standard_input() -> None:
+    both = CliRunner().invoke(
+        generate, ["--prompts", "-", "--raw"], input='{"messages": [{"role": "user"}]}\n'
+    )
+    assert both.exit_code == 2
+    assert "-, line 1" in both.output
+
+
+def test_a_system_message_comes_first_unless_the_prompt_has_one() -> None:
+    line = PromptLine(name="1", messages=(USER,))
+    assert conversation(line, system=None) == (USER,)
+    assert conversation(line, system="Be brief") == (SYSTEM, USER)
+    own = PromptLine(name="1", messages=(SYSTEM, USER))
+    assert conversation(own, system="Be long") == (SYSTEM, USER)
+
+
+def test_raw_takes_texts_only() -> None:
+    raw = OutputSettings(raw=True)
+    check_line(PromptLine(name="1", messages=(USER,)), answers=AnswerSettings(), output=raw)
+    with pytest.raises(ConfigError, match="prompt 7 is a conversation"):
+        check_line(
+            PromptLine(name="7", messages=(SYSTEM, USER)), answers=AnswerSettings(), output=raw
+        )
+
+
+def test_secrets_come_from_a_file_or_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("abc\n")
+    assert secret(None, None, name="--token") is None
+    assert secret("x", None, name="--token") == "x"
+    assert secret(None, file, name="--token") == "abc"
+    with pytest.raises(ConfigError, match="got both"):
+        secret("x", file, name="--token")
+    file.write_text("a b\nc d\n")
+    with pytest.raises(ConfigError, match="one line"):
+        secret(None, file, name="--token")
+    file.write_bytes(b"\xff\xff")
+    with pytest.raises(ConfigError, match="cannot read"):
+        secret(None, file, name="--token")
