@@ -75,7 +75,7 @@ class SessionView:
     waiting_since_s: float
     """When it was last served, or got its work."""
     num_to_prefill: int = 0
-    """Prompt rows to compute before its root; 0 once it generates."""
+    """Prompt rows to compute, the last of which is its first root; 0 once it generates."""
     waits_for: int | None = None
     """Key of the session that computes the beginning of this one's prompt; None if it need not wait."""
     num_offered: int = 0

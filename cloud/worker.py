@@ -2,14 +2,14 @@
 
 A `Worker` belongs to the one thread that calls it. Values go in and come out, so that the event loop, which owns the
 sessions, shares no state with it. A session's cache holds its committed text but for the last token: that one is the
-root row of the session's next step.
+root row of the session's next step. The row that ends a prompt is its first root: the target draws there at once.
 
 An error of one session (its logits are not finite, its rows make the model fail) ends that session only.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class OpenOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOrder:
-    """One session's rows in a step: prefill, or the root with drafts."""
+    """One session's rows in a step: prefill, or the root with drafts. Prefill that ends the prompt yields a token."""
 
     key: int
     num_prefill: int = 0
@@ -133,17 +133,9 @@ class _Seat:
     sampler: Sampler
     root: TokenId
     """The last committed token; its row is not in the cache."""
+    length: Position
+    """Committed tokens, the root included."""
     num_logprobs: int
-
-    @property
-    def length(self) -> Position:
-        """Committed tokens, the root included; right once the prompt is computed."""
-        return Position(self.sequence.length + 1)
-
-    @property
-    def num_to_prefill(self) -> int:
-        """Rows before the root. The engine counts the root of a fresh sequence as well: it ends the prompt."""
-        return max(0, self.sequence.num_to_prefill - 1)
 
 
 class Worker:
@@ -184,7 +176,8 @@ class Worker:
         keys = {id(seat.sequence): key for key, seat in self._seats.items()}
         return {
             key: CacheView(
-                num_to_prefill=seat.num_to_prefill, waits_for=_leader(seat.sequence, keys)
+                num_to_prefill=seat.sequence.num_to_prefill,
+                waits_for=_leader(seat.sequence, keys),
             )
             for key, seat in self._seats.items()
         }
@@ -203,7 +196,7 @@ class Worker:
         failed: dict[int, ModelError] = {}
         logits = self._forward(orders, failed) if orders else {}
         forwarded_ns = self._clock.now_ns()
-        roots = [order for order in orders if not order.num_prefill and order.key in logits]
+        roots = [order for order in orders if len(logits.get(order.key, ()))]
         served, sampling_ns = self._verify(roots, logits, failed)
         walked_ns = self._clock.now_ns()
         for order in roots:
@@ -241,7 +234,7 @@ class Worker:
         """Compute the noise of one position that will be needed soon; return whether there was one."""
         for depth in range(NOISE_AHEAD):
             for seat in self._seats.values():
-                if seat.num_to_prefill == 0 and seat.sampler.prepare(Position(seat.length + depth)):
+                if seat.sampler.prepare(Position(seat.length + depth)):
                     return True
         return False
 
@@ -263,6 +256,7 @@ class Worker:
             sequence=sequence,
             sampler=sampler,
             root=order.text[-1],
+            length=Position(len(order.text)),
             num_logprobs=order.num_logprobs,
         )
         return None
@@ -293,8 +287,7 @@ class Worker:
     def _group(self, order: StepOrder) -> RowGroup:
         seat = self._seats[order.key]
         if order.num_prefill:
-            count = min(order.num_prefill, seat.num_to_prefill)
-            return replace(seat.sequence.prefill_group(count), logits="none")
+            return seat.sequence.prefill_group(order.num_prefill)
         return RowGroup(
             sequence=seat.sequence,
             tokens=(seat.root, *order.drafts.tokens),
@@ -354,13 +347,15 @@ class Worker:
     ) -> None:
         """Keep the rows of the walk, free the others; the last token drawn is the next root."""
         seat = self._seats[order.key]
+        path = [row + 1 for row in served[0].rows] if served else []
+        if not order.num_prefill:  # else its rows are committed already
+            self._engine.commit(seat.sequence, path)
         if served is None:
-            self._engine.commit(seat.sequence, ())
             return
-        walked = served[0]
-        self._engine.commit(seat.sequence, [row + 1 for row in walked.rows])
-        seat.root = walked.tokens[-1]
-        seat.sampler.append_output(walked.tokens)
+        tokens = served[0].tokens
+        seat.root = tokens[-1]
+        seat.length = Position(seat.length + len(tokens))
+        seat.sampler.append_output(tokens)
         seat.sampler.forget_before(seat.length)
 
 

@@ -115,7 +115,10 @@ class RawStream:
 
     async def receive(self) -> CloudMessage | None:
         """The next message, or None when there are no more."""
-        response = await self.call.read()
+        try:
+            response = await self.call.read()
+        except grpc.aio.AioRpcError:
+            return None  # the status tells why
         return codec.decode_cloud(response) if isinstance(response, pb.VerifyResponse) else None
 
     async def receive_failure(self) -> Failure:
