@@ -52,10 +52,17 @@ class Child:
 
     def wait_for(self, pattern: str, *, timeout_s: float = READY_TIMEOUT_S) -> re.Match[str]:
         """Wait until standard output has a line that matches; fail with all output if it does not come."""
+        return self._wait_for(pattern, stream="stdout", timeout_s=timeout_s)
+
+    def wait_for_stderr(self, pattern: str, *, timeout_s: float = READY_TIMEOUT_S) -> re.Match[str]:
+        """The same for standard error."""
+        return self._wait_for(pattern, stream="stderr", timeout_s=timeout_s)
+
+    def _wait_for(self, pattern: str, *, stream: str, timeout_s: float) -> re.Match[str]:
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
             while True:
-                for line in self._lines["stdout"]:
+                for line in self._lines[stream]:
                     if match := re.search(pattern, line):
                         return match
                 left_s = deadline_s - time.monotonic()

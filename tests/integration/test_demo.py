@@ -28,15 +28,25 @@ def test_the_demo_compares_two_answers_over_the_link(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_demo_ends_with_all_its_programs(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_demo_ends_with_all_its_programs(tmp_path: Path) -> None:
     with running(
         "paceline.command", *ARGUMENTS, ready="^> ", environment={"TMPDIR": str(tmp_path)}
     ) as demo:
         children = psutil.Process(demo.pid).children(recursive=True)
         assert children
-        demo.signal(number)
+        demo.signal(signal.SIGINT)
         assert demo.wait(timeout_s=END_S) == 130
     assert "Traceback" not in demo.stderr
     assert not [child for child in children if is_running(child.pid)]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_program_outlives_a_demo_that_was_killed() -> None:
+    # The link and the edge have the same parent and the same lifeline as the verifier.
+    with running("paceline.command", *ARGUMENTS) as demo:
+        demo.wait_for_stderr("starting the verifier", timeout_s=START_S)
+        children = psutil.Process(demo.pid).children(recursive=True)
+        demo.kill()
+    gone, alive = psutil.wait_procs(children, timeout=END_S)
+    assert gone
+    assert not alive
