@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from harness.event_loop import run_async
 from harness.link_rigs import Peer, Rig, grpc_rig, memory_rig
 
 from paceline.client.link import Link
@@ -32,7 +33,7 @@ def _run(rig: Rig, body: Body, *, silence_s: float = 10.0) -> None:
         async with asyncio.timeout(20), rig(silence_s=silence_s) as (link, peer):
             await body(link, peer)
 
-    asyncio.run(main())
+    run_async(main())
 
 
 def _proposal(number: int) -> Proposal:
