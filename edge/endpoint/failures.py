@@ -16,7 +16,7 @@ from paceline.errors import (
 )
 from paceline.logs import mask_secrets
 
-_FIELD = re.compile(r"(?:^|\s)(?P<name>[a-z][a-z_]*)(?:\[\w+\])?: ")
+_FIELD = re.compile(r"(?:^|\s)(?:[a-z]+\.)*(?P<name>[a-z][a-z_]*)(?:\[\w+\])?: ")
 
 UNAVAILABLE_RETRY_S = 5.0
 """What a client is told to wait while the verifier cannot be reached."""

@@ -1,5 +1,6 @@
 """The OpenAI-compatible endpoint, with OpenAI's own client, before a real verifier."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -413,7 +414,7 @@ def test_a_verifier_that_goes_away_is_told_before_and_within_a_stream() -> None:
             stream = await create(**request(stream=True, max_tokens=400))
             chunks = aiter(stream)
             await anext(chunks)
-            await here.verifier._server.stop(0)
+            await here.verifier.drain(within_s=0.0, hurry=asyncio.Event())
             with pytest.raises(openai.APIError):
                 async for _ in chunks:
                     pass
@@ -424,5 +425,6 @@ def test_a_verifier_that_goes_away_is_told_before_and_within_a_stream() -> None:
             async with aiohttp.ClientSession() as session, session.get(f"{here.url}/health") as ill:
                 assert ill.status == 503
                 assert (await ill.json())["verifier"]["reachable"] is False
+            await settled(here.verifier, here.engine)
 
     run_async(run())

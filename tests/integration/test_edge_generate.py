@@ -20,7 +20,7 @@ from edge.chat import Conversation
 from edge.generate import OutputSettings, _generate
 from edge.options import AgentSettings, AnswerSettings
 from paceline.console import TokenPrinter
-from paceline.errors import IncompatibleError, InvalidRequestError, TransportError
+from paceline.errors import IncompatibleError, InvalidRequestError, PacelineError, TransportError
 from paceline.prompts import Message, PromptLine
 from paceline.sampling.settings import SamplingSettings
 from paceline.settings import Address
@@ -58,12 +58,22 @@ def generated(
     output: OutputSettings | None = None,
     draft: str = "lookup",
 ) -> None:
+    failures: list[PacelineError] = []
+
     async def run() -> None:
         async with scene() as here:
             agent = AgentSettings(verifiers=(here.verifier.address,), target=folder, draft=draft)
-            await _generate(lines, agent=agent, answers=answers, output=output or OutputSettings())
+            try:
+                await _generate(
+                    lines, agent=agent, answers=answers, output=output or OutputSettings()
+                )
+            except PacelineError as error:
+                # Out here it would be part of the verifier's group of failures.
+                failures.append(error)
 
     run_async(run())
+    if failures:
+        raise failures[0]
 
 
 @pytest.mark.parametrize("draft", ["lookup", "none", "folder"])
@@ -150,13 +160,13 @@ def test_a_conversation_remembers_and_survives_errors(
                 await talk.turn(opened.client, "Hello")
                 await talk.turn(opened.client, "x" * 600)
                 await talk.turn(opened.client, "Again")
-                messages = talk.messages
+                messages = list(talk.messages)
                 assert talk.command("/nothing")
                 assert talk.command("/help")
                 assert talk.command("/new")
                 assert not talk.command("/exit")
                 assert talk.messages == []
-                return list(messages)
+                return messages
 
     messages = run_async(run())
     assert [message.role for message in messages] == ["user", "assistant"] * 2
