@@ -1,0 +1,430 @@
+"""Is the text the target's own? Forty prompts through real processes and an emulated link, against plain loops.
+
+    PYTHONPATH=tests .venv/bin/python benchmarks/identity.py greedy  --output benchmarks/results/identity_greedy.json
+    PYTHONPATH=tests .venv/bin/python benchmarks/identity.py sampled --output benchmarks/results/identity_sampled.json
+
+Every pair of settings meets (an orthogonal array over the axes below). A verifier runs as a process of its own on one
+thread, in float32 unless told otherwise; this process is the edge. Each step of the verifier is padded to `--min-step`
+(emulating a larger target), so that a draft as slow as the target can be ahead of it at all.
+
+greedy:  drafter x window x RTT, expected text: transformers' own `model.generate`
+sampled: drafter x window x race x concurrent sessions, temperature 0.8, expected text: tests/harness/reference.py
+
+References are computed once and kept in `--references`, so that an interrupted run goes on.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from harness.drafters import GuessingDraft
+from harness.processes import running
+from harness.reference import Difference, explain, reference_output
+from harness.relay import ThreadedRelay, threaded_relay
+from transformers import AutoModelForCausalLM
+
+from edge.drafters import load_drafter
+from paceline.client.client import Client
+from paceline.client.outcome import GenerationResult
+from paceline.client.settings import DraftingSettings
+from paceline.drafter import Drafter
+from paceline.engine.loading import load_tokenizer, resolve
+from paceline.engine.tokenizer import Tokenizer
+from paceline.sampling.settings import SamplingSettings
+from paceline.tokens import TokenId
+
+PROMPTS = Path(__file__).parent.parent / "tests/data/prompts/prompts.jsonl"
+WINDOWS = (8, 24, 64)
+DRAFTERS = ("lookup", "copy", "wrong")
+RTTS_S = (0.0, 0.06, 0.25)
+
+
+class AlwaysWrong:
+    """An adversary that knows what the target will draw after each prompt, and never guesses that."""
+
+    name = "always wrong"
+
+    def __init__(
+        self, expected: dict[tuple[TokenId, ...], list[TokenId]], *, vocabulary_size: int
+    ) -> None:
+        self._expected = expected
+        self._vocabulary_size = vocabulary_size
+
+    def open(
+        self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings
+    ) -> GuessingDraft:
+        """Return a draft for one generation."""
+        del max_tokens, sampling
+
+        def guess(text: Sequence[TokenId]) -> TokenId:
+            output = self._expected[tuple(text[:prompt_length])]
+            at = len(text) - prompt_length
+            right = output[at] if at < len(output) else 0
+            return TokenId((right + 1) % self._vocabulary_size)
+
+        return GuessingDraft(guess, [])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One combination of settings."""
+
+    drafter: str
+    window: int
+    rtt_s: float
+    race: bool
+    concurrent: int
+
+
+def greedy_cells() -> list[Cell]:
+    """Nine rows in which every pair of (drafter, window, RTT) meets once: L9."""
+    return [
+        Cell(
+            drafter=DRAFTERS[i],
+            window=WINDOWS[j],
+            rtt_s=RTTS_S[(i + j) % 3],
+            race=True,
+            concurrent=1,
+        )
+        for i in range(3)
+        for j in range(3)
+    ]
+
+
+def sampled_cells() -> list[Cell]:
+    """Every pair of drafter, window, race and concurrency meets; checked by `uncovered_pairs`."""
+    race = {(i, j): (i + j) % 2 == 0 for i in range(3) for j in range(3)}
+    many = {
+        (0, 0): 8,
+        (0, 1): 1,
+        (0, 2): 8,
+        (1, 0): 8,
+        (1, 1): 8,
+        (1, 2): 1,
+        (2, 0): 1,
+        (2, 1): 8,
+        (2, 2): 1,
+    }
+    return [
+        Cell(
+            drafter=DRAFTERS[i],
+            window=WINDOWS[j],
+            rtt_s=0.06,
+            race=race[i, j],
+            concurrent=many[i, j],
+        )
+        for i in range(3)
+        for j in range(3)
+    ]
+
+
+def uncovered_pairs(cells: Sequence[Cell]) -> list[str]:
+    """Return the pairs of settings that no cell has, of all that occur."""
+    rows = [asdict(cell) for cell in cells]
+    axes = [axis for axis in rows[0] if len({row[axis] for row in rows}) > 1]
+    return [
+        f"{a}={x}, {b}={y}"
+        for k, a in enumerate(axes)
+        for b in axes[k + 1 :]
+        for x in sorted({row[a] for row in rows})
+        for y in sorted({row[b] for row in rows})
+        if not any(row[a] == x and row[b] == y for row in rows)
+    ]
+
+
+def plain_model(dtype: torch.dtype) -> Any:
+    """The target as transformers runs it."""
+    source = resolve("smollm2-135m")
+    return AutoModelForCausalLM.from_pretrained(**source.arguments, dtype=dtype).eval()
+
+
+def expected_texts(
+    kind: str,
+    prompts: list[dict[str, Any]],
+    *,
+    arguments: argparse.Namespace,
+    model: Any,
+    tokenizer: Tokenizer,
+) -> dict[str, list[TokenId]]:
+    """Compute, or read, what each prompt must give."""
+    path = arguments.references / f"{kind}_{arguments.max_tokens}.json"
+    known: dict[str, list[TokenId]] = json.loads(path.read_text()) if path.exists() else {}
+    for number, prompt in enumerate(prompts):
+        if prompt["id"] in known:
+            continue
+        ids = prompt["ids"]
+        if kind == "greedy":
+            with torch.inference_mode():
+                out = model.generate(
+                    torch.tensor([ids]),
+                    attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                    do_sample=False,
+                    max_new_tokens=arguments.max_tokens,
+                    eos_token_id=list(tokenizer.stop_tokens),
+                    pad_token_id=tokenizer.stop_tokens[0],
+                )
+            known[prompt["id"]] = out[0, len(ids) :].tolist()
+        else:
+            known[prompt["id"]] = reference_output(
+                model,
+                ids,
+                sampling=sampling_of(kind, number),
+                max_tokens=arguments.max_tokens,
+                stop_tokens=tokenizer.stop_tokens,
+                vocabulary_size=tokenizer.vocabulary_size,
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(known))
+        print(f"reference {number + 1}/{len(prompts)} {prompt['id']}", file=sys.stderr)
+    return known
+
+
+def sampling_of(kind: str, number: int) -> SamplingSettings:
+    """Greedy, or temperature 0.8 with the seed of the prompt's number."""
+    return SamplingSettings(temperature=0.0 if kind == "greedy" else 0.8, seed=1000 + number)
+
+
+@contextmanager
+def verifier(race: bool, *, arguments: argparse.Namespace) -> Iterator[ThreadedRelay]:  # noqa: FBT001
+    """Run a verifier behind an emulated link."""
+    options = [
+        "--target",
+        "smollm2-135m",
+        "--listen",
+        "127.0.0.1:0",
+        "--dtype",
+        arguments.dtype,
+        "--threads",
+        "1",
+    ]
+    options += ["--race" if race else "--no-race", "--min-step", f"{arguments.min_step}s"]
+    with running(
+        "paceline.command", "cloud", *options, ready=r"ready on (\S+)", timeout_s=120.0
+    ) as child:
+        assert child.ready is not None
+        with threaded_relay(child.ready[1]) as relay:
+            yield relay
+
+
+async def run_cell(
+    cell: Cell,
+    prompts: list[dict[str, Any]],
+    *,
+    kind: str,
+    relay: ThreadedRelay,
+    drafter: Drafter,
+    tokenizer: Tokenizer,
+    max_tokens: int,
+) -> list[GenerationResult]:
+    """Answer the prompts of one cell, `cell.concurrent` at a time."""
+    results: dict[int, GenerationResult] = {}
+    free = asyncio.Semaphore(cell.concurrent)
+    drafting = DraftingSettings(window=cell.window, draft_length=min(32, cell.window))
+
+    async def answer(index: int, client: Client) -> None:
+        prompt = prompts[index]
+        async with (
+            free,
+            client.generate(
+                prompt_ids=prompt["ids"],
+                max_tokens=max_tokens,
+                sampling=sampling_of(kind, prompt["number"]),
+            ) as generation,
+        ):
+            async for _ in generation:
+                pass
+        results[index] = generation.result
+
+    async with (
+        Client(
+            verifiers=[str(relay.address)], tokenizer=tokenizer, drafter=drafter, drafting=drafting
+        ) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        for index in range(len(prompts)):
+            group.create_task(answer(index, client))
+    return [results[index] for index in range(len(prompts))]
+
+
+def summary_of(
+    cell: Cell, results: list[GenerationResult], relay_bytes: int, wall_s: float
+) -> dict[str, Any]:
+    """Return what one cell did, as sums."""
+    all_of = [result.statistics for result in results]
+    return asdict(cell) | {
+        "prompts": len(results),
+        "tokens": sum(s.committed for s in all_of),
+        "drafted": sum(s.drafted for s in all_of),
+        "judged": sum(s.judged for s in all_of),
+        "accepted": sum(s.accepted for s in all_of),
+        "rejected": sum(s.judged - s.accepted for s in all_of),
+        "late": sum(s.late for s in all_of),
+        "stale": sum(s.stale for s in all_of),
+        "steps": sum(s.steps for s in all_of),
+        "relay_bytes": relay_bytes,
+        "wall_s": round(wall_s, 1),
+    }
+
+
+def main() -> None:
+    """Run all cells and write what was found."""
+    arguments = parsed()
+    torch.set_num_threads(arguments.threads)
+    tokenizer = load_tokenizer(resolve("smollm2-135m"))
+    prompts = [json.loads(line) for line in PROMPTS.read_text().splitlines()][: arguments.prompts]
+    for number, prompt in enumerate(prompts):
+        ids = tokenizer.encode_chat([{"role": "user", "content": prompt["prompt"]}])
+        prompt |= {"number": number, "ids": list(ids)}
+    kind = arguments.kind
+    model = plain_model(torch.float32)
+    expected = expected_texts(kind, prompts, arguments=arguments, model=model, tokenizer=tokenizer)
+    cells = greedy_cells() if kind == "greedy" else sampled_cells()
+    assert not uncovered_pairs(cells), uncovered_pairs(cells)
+    deal = [prompts[i :: len(cells)] for i in range(len(cells))]
+    if kind == "sampled":  # eight at a time need eight prompts
+        deal = [
+            [prompts[(7 * i + k) % len(prompts)] for k in range(8 if cell.concurrent == 8 else 4)]
+            for i, cell in enumerate(cells)
+        ]
+    copy = load_drafter(arguments.copy, tokenizer=tokenizer, dtype=arguments.copy_dtype)
+    drafters: dict[str, Drafter | None] = {
+        "lookup": load_drafter("lookup", tokenizer=tokenizer),
+        "copy": copy,
+        "wrong": AlwaysWrong(
+            {tuple(p["ids"]): expected[p["id"]] for p in prompts},
+            vocabulary_size=tokenizer.vocabulary_size,
+        ),
+    }
+    rows, texts = [], []
+    with ExitStack() as stack:
+        relays = {
+            race: stack.enter_context(verifier(race, arguments=arguments))
+            for race in {c.race for c in cells}
+        }
+        for cell, dealt in zip(cells, deal, strict=True):
+            relay = relays[cell.race]
+            relay.set_rtt(cell.rtt_s)
+            before, begin = relay.statistics(), time.monotonic()
+            drafter = drafters[cell.drafter]
+            assert drafter is not None
+            results = asyncio.run(
+                run_cell(
+                    cell,
+                    dealt,
+                    kind=kind,
+                    relay=relay,
+                    drafter=drafter,
+                    tokenizer=tokenizer,
+                    max_tokens=arguments.max_tokens,
+                )
+            )
+            after = relay.statistics()
+            carried = after.up_bytes + after.down_bytes - before.up_bytes - before.down_bytes
+            row = summary_of(cell, results, carried, time.monotonic() - begin)
+            for prompt, result in zip(dealt, results, strict=True):
+                difference = explain(
+                    model,
+                    prompt["ids"],
+                    expected=expected[prompt["id"]],
+                    got=result.token_ids,
+                    sampling=sampling_of(kind, prompt["number"]),
+                    vocabulary_size=tokenizer.vocabulary_size,
+                )
+                texts.append(verdict(prompt, result, difference))
+            row["identical"] = sum(text["identical"] for text in texts[-len(dealt) :])
+            rows.append(row)
+            print(json.dumps(row), file=sys.stderr)
+    report(arguments, rows, texts)
+
+
+def verdict(
+    prompt: dict[str, Any], result: GenerationResult, difference: Difference | None
+) -> dict[str, Any]:
+    """Return one prompt's outcome, with the cause of a difference."""
+    outcome: dict[str, Any] = {
+        "id": prompt["id"],
+        "tokens": len(result.token_ids),
+        "identical": difference is None,
+    }
+    if difference is not None:
+        outcome |= {
+            "first_difference": difference.index,
+            "gap": difference.gap,
+            "tie": difference.is_tie,
+        }
+    return outcome
+
+
+def report(
+    arguments: argparse.Namespace, rows: list[dict[str, Any]], texts: list[dict[str, Any]]
+) -> None:
+    """Write the figures and fail if the promise does not hold."""
+    tokens = sum(text["tokens"] for text in texts)
+    ties = sum(bool(text.get("tie")) for text in texts)
+    unexplained = [text for text in texts if not text["identical"] and not text["tie"]]
+    result = {
+        "command": " ".join([Path(sys.executable).name, *sys.argv]),
+        "machine": f"{platform.machine()}, {platform.processor() or platform.system()}, 2 cores",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "dtype": arguments.dtype,
+        "min_step_s": arguments.min_step,
+        "prompts": len(texts),
+        "tokens": tokens,
+        "identical": sum(text["identical"] for text in texts),
+        "ties": ties,
+        "ties_per_2000_tokens": round(2000 * ties / tokens, 3),
+        "unexplained": unexplained,
+        "cells": rows,
+        "differences": [text for text in texts if not text["identical"]],
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(
+        f"{result['identical']} of {len(texts)} texts identical, {tokens} tokens, {ties} ties, {len(unexplained)} unexplained"
+    )
+    failures = [
+        row
+        for row in rows
+        if row["relay_bytes"] == 0 or (row["accepted"] == 0) != (row["drafter"] == "wrong")
+    ]
+    failures += [row for row in rows if row["rejected"] == 0 and row["drafter"] != "copy"]
+    for row in failures:
+        print(f"a cell did not exercise what it should: {row}")
+    if arguments.dtype == "float32" and (unexplained or failures or ties > max(1, tokens / 2000)):
+        sys.exit(1)
+
+
+def parsed() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=("greedy", "sampled"))
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--references", type=Path, default=Path("/tmp/paceline-references"))
+    parser.add_argument("--prompts", type=int, default=40)
+    parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--min-step", type=float, default=0.15, help="seconds")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--copy", default="smollm2-135m", help="the model that drafts as `copy`")
+    parser.add_argument("--copy-dtype", default="bfloat16")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
