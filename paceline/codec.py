@@ -144,7 +144,7 @@ def decode_edge(request: pb.VerifyRequest) -> EdgeMessage:
         case "close":
             cancelled = request.close.reason == pb.CLOSE_REASON_CANCELLED
             return Close(reason=CloseReason.CANCELLED if cancelled else CloseReason.DONE)
-        case None:
+        case _:
             raise RemoteProtocolError(
                 "message: got none that this version knows, expected open, resume, proposal or close"
             )
@@ -300,7 +300,7 @@ def decode_cloud(response: pb.VerifyResponse) -> CloudMessage:
                 retry_after_ms=failure.retry_after_ms,
                 length=failure.length,
             )
-        case None:
+        case _:
             raise RemoteProtocolError(
                 "message: got none that this version knows, expected opened, commit, drain or failure"
             )

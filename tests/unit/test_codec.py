@@ -1,0 +1,408 @@
+"""Every message survives the wire, every bound of the schema is checked there, and nonsense raises our errors only."""
+
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from math import inf, isclose, nan
+
+import pytest
+from harness.session_pair import SMALL_LIMITS, toy_identity, toy_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paceline import codec
+from paceline.errors import InvalidRequestError, ProtocolError, RemoteProtocolError
+from paceline.messages import (
+    Close,
+    CloseReason,
+    CloudMessage,
+    Commit,
+    Drain,
+    EdgeMessage,
+    Failure,
+    FinishReason,
+    Limits,
+    ModelIdentity,
+    Open,
+    Opened,
+    Proposal,
+    Resume,
+    TokenLogprobs,
+)
+from paceline.sampling.settings import SamplingSettings
+from paceline.tokens import Position, SessionId, TokenId
+from paceline.v1 import verification_pb2 as pb
+
+U32 = st.integers(0, 2**32 - 1)
+U64 = st.integers(0, 2**64 - 1)
+SIZES = st.integers(1, 2**32 - 1)
+TOKENS = st.lists(U32.map(TokenId), max_size=40).map(tuple)
+POSITIONS = U32.map(Position)
+FINGERPRINTS = st.binary(min_size=32, max_size=32)
+SESSION_IDS = st.binary(min_size=16, max_size=16).map(SessionId)
+LABELS = st.text(st.characters(codec="utf-8"), max_size=60)
+
+
+def floats(low: float, high: float, **options: bool) -> st.SearchStrategy[float]:
+    return st.floats(low, high, width=32, **options)
+
+
+@st.composite
+def samplings(draw: st.DrawFn) -> SamplingSettings:
+    biased = sorted(draw(st.sets(U32, max_size=5)))
+    return SamplingSettings(
+        temperature=draw(floats(0, 100)),
+        top_k=draw(st.integers(0, 2**31 - 1)),
+        top_p=draw(floats(0, 1, exclude_min=True)),
+        min_p=draw(floats(0, 1, exclude_max=True)),
+        repetition_penalty=draw(floats(0, 100, exclude_min=True)),
+        presence_penalty=draw(floats(-100, 100)),
+        frequency_penalty=draw(floats(-100, 100)),
+        logit_bias=tuple((TokenId(token), draw(floats(-1000, 1000))) for token in biased),
+        seed=draw(U64),
+    )
+
+
+@st.composite
+def proposals(draw: st.DrawFn) -> Proposal:
+    tokens = draw(TOKENS)
+    parents = draw(st.lists(U32, max_size=len(tokens)).map(tuple))
+    return Proposal(
+        base_position=draw(POSITIONS), tokens=tokens, parents=parents, idle=draw(st.booleans())
+    )
+
+
+OPENS = st.builds(
+    Open,
+    tokenizer_fingerprint=FINGERPRINTS,
+    weights_fingerprint=st.just(b"") | FINGERPRINTS,
+    prompt=TOKENS.filter(len),
+    output=TOKENS,
+    sampling=samplings(),
+    max_tokens=SIZES,
+    stop_tokens=TOKENS,
+    num_logprobs=st.integers(0, 20),
+    protocol_version=U32,
+)
+EDGE_MESSAGES: st.SearchStrategy[EdgeMessage] = st.one_of(
+    OPENS,
+    st.builds(Resume, session_id=SESSION_IDS, length=POSITIONS, attempt=U32),
+    proposals(),
+    st.builds(Close, reason=st.sampled_from(CloseReason)),
+)
+LIMITS = st.builds(
+    Limits,
+    window=st.integers(64, 2**32 - 1),
+    max_lead=SIZES,
+    context_length=SIZES,
+    max_tokens=SIZES,
+    lease_ms=U32,
+)
+IDENTITIES = st.builds(
+    ModelIdentity,
+    name=LABELS,
+    weights_fingerprint=st.just(b"") | FINGERPRINTS,
+    dtype=LABELS,
+    quantisation=LABELS,
+    tokenizer_fingerprint=FINGERPRINTS,
+    vocabulary_size=SIZES,
+    context_length=SIZES,
+)
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> TokenLogprobs:
+    top = draw(st.lists(U32.map(TokenId), max_size=20).map(tuple))
+    values = tuple(draw(floats(-100, 0)) for _ in top)
+    return TokenLogprobs(logprob=draw(floats(-100, 0)), top_tokens=top, top_logprobs=values)
+
+
+@st.composite
+def commits(draw: st.DrawFn) -> Commit:
+    tokens = draw(TOKENS)
+    flags = tuple(draw(st.booleans()) for _ in tokens)
+    with_logprobs = draw(st.booleans())
+    counts = {
+        name: draw(U32)
+        for name in ("num_judged", "num_accepted", "num_late", "num_stale", "num_rows", "num_steps")
+    }
+    times = {name: draw(U64) for name in ("queue_ns", "verify_ns", "row_price_ns")}
+    return Commit(
+        position=draw(POSITIONS),
+        tokens=tokens,
+        accepted=flags if any(flags) else (),
+        logprobs=tuple(draw(entries()) for _ in tokens) if with_logprobs else (),
+        finish=draw(st.none() | st.sampled_from(FinishReason)),
+        **counts,
+        **times,
+    )
+
+
+CLOUD_MESSAGES: st.SearchStrategy[CloudMessage] = st.one_of(
+    st.builds(
+        Opened,
+        session_id=SESSION_IDS,
+        limits=LIMITS,
+        target=IDENTITIES,
+        length=POSITIONS,
+        step_ns=U64,
+        address=LABELS,
+    ),
+    commits(),
+    st.builds(Drain, deadline_ms=U32),
+    st.builds(
+        Failure,
+        reason=st.from_regex(r"[A-Z_]{1,64}", fullmatch=True),
+        message=LABELS,
+        retryable=st.booleans(),
+        retry_after_ms=U32,
+        length=U32,
+    ),
+)
+
+
+@pytest.mark.slow
+@given(message=EDGE_MESSAGES)
+def test_what_an_edge_says_arrives(message: EdgeMessage) -> None:
+    assert codec.parse_edge(codec.encode_edge(message).SerializeToString()) == message
+
+
+@pytest.mark.slow
+@given(message=CLOUD_MESSAGES)
+def test_what_a_verifier_says_arrives(message: CloudMessage) -> None:
+    assert codec.parse_cloud(codec.encode_cloud(message).SerializeToString()) == message
+
+
+# --- every bound, from the edge
+
+
+def numbered(cases: Sequence[tuple[str, object]]) -> list[str]:
+    """Return a name for each case."""
+    return [f"{field}-{i}" for i, (field, _) in enumerate(cases)]
+
+
+PROMPT = pb.Open(prompt=[1], max_tokens=1, tokenizer_fingerprint=bytes(32))
+
+
+def opening(**fields: object) -> pb.VerifyRequest:
+    request = pb.VerifyRequest(open=PROMPT)
+    request.open.MergeFrom(pb.Open(**fields))  # type: ignore[arg-type]
+    return request
+
+
+def sampling(**fields: object) -> pb.VerifyRequest:
+    return opening(sampling=pb.Sampling(**fields))  # type: ignore[arg-type]
+
+
+WRONG_REQUESTS: list[tuple[str, pb.VerifyRequest]] = [
+    ("message", pb.VerifyRequest()),
+    ("open.prompt", pb.VerifyRequest(open=pb.Open(max_tokens=1))),
+    ("open.max_tokens", pb.VerifyRequest(open=pb.Open(prompt=[1]))),
+    ("open.tokenizer_fingerprint", opening(tokenizer_fingerprint=bytes(31))),
+    ("open.tokenizer_fingerprint", opening(tokenizer_fingerprint=bytes(33))),
+    ("open.weights_fingerprint", opening(weights_fingerprint=bytes(31))),
+    ("open.stop_tokens", opening(stop_tokens=range(65))),
+    ("open.num_logprobs", opening(num_logprobs=21)),
+    ("open.sampling.temperature", sampling(temperature=-0.5)),
+    ("open.sampling.temperature", sampling(temperature=101)),
+    ("open.sampling.temperature", sampling(temperature=nan)),
+    ("open.sampling.temperature", sampling(temperature=inf)),
+    ("open.sampling.top_k", sampling(top_k=2**31)),
+    ("open.sampling.top_p", sampling(top_p=1.5)),
+    ("open.sampling.top_p", sampling(top_p=-0.5)),
+    ("open.sampling.top_p", sampling(top_p=nan)),
+    ("open.sampling.min_p", sampling(min_p=1.0)),
+    ("open.sampling.min_p", sampling(min_p=nan)),
+    ("open.sampling.repetition_penalty", sampling(repetition_penalty=-1)),
+    ("open.sampling.repetition_penalty", sampling(repetition_penalty=nan)),
+    ("open.sampling.presence_penalty", sampling(presence_penalty=101)),
+    ("open.sampling.presence_penalty", sampling(presence_penalty=nan)),
+    ("open.sampling.frequency_penalty", sampling(frequency_penalty=-101)),
+    ("open.sampling.frequency_penalty", sampling(frequency_penalty=nan)),
+    ("open.sampling.logit_bias[5]", sampling(logit_bias={5: 1001})),
+    ("open.sampling.logit_bias[5]", sampling(logit_bias={5: nan})),
+    ("open.sampling.logit_bias", sampling(logit_bias=dict.fromkeys(range(1025), 1.0))),
+    ("resume.session_id", pb.VerifyRequest(resume=pb.Resume(session_id=bytes(15)))),
+    ("proposal.tokens", pb.VerifyRequest(proposal=pb.Proposal(tokens=range(4097)))),
+    (
+        "proposal.parents",
+        pb.VerifyRequest(proposal=pb.Proposal(tokens=[1], parents=[0, 1])),
+    ),
+]
+
+
+@pytest.mark.parametrize(("field", "request_"), WRONG_REQUESTS, ids=numbered(WRONG_REQUESTS))
+def test_a_request_out_of_bounds_is_refused_by_name(field: str, request_: pb.VerifyRequest) -> None:
+    with pytest.raises((InvalidRequestError, RemoteProtocolError)) as refused:
+        codec.parse_edge(request_.SerializeToString())
+    assert str(refused.value).startswith(f"{field}: got ")
+
+
+def test_requests_at_their_bounds_are_fine() -> None:
+    for request in (
+        opening(stop_tokens=range(64), num_logprobs=20, weights_fingerprint=bytes(32)),
+        sampling(temperature=100, top_k=2**31 - 1, logit_bias=dict.fromkeys(range(1024), 1000)),
+        pb.VerifyRequest(proposal=pb.Proposal(tokens=range(4096), parents=[1] * 4096)),
+    ):
+        codec.parse_edge(request.SerializeToString())
+
+
+def test_zero_is_the_neutral_value() -> None:
+    message = codec.decode_edge(opening())
+    assert isinstance(message, Open)
+    assert message.sampling == SamplingSettings(temperature=0.0)
+
+
+def test_settings_that_float32_can_not_hold_keep_their_meaning() -> None:
+    """0.0 would arrive as the neutral 1, and 1.0 be refused."""
+    exact = SamplingSettings(top_p=1e-60, min_p=1 - 1e-12, repetition_penalty=1e-60)
+    message = codec.decode_edge(codec.encode_edge(replace(toy_request(), sampling=exact)))
+    assert isinstance(message, Open)
+    assert 0 < message.sampling.top_p < 1e-40
+    assert 0 < message.sampling.repetition_penalty < 1e-40
+    assert isclose(message.sampling.min_p, 1.0, rel_tol=1e-7)
+
+
+def test_a_close_without_a_known_reason_is_a_close() -> None:
+    for reason in (0, 77):
+        request = pb.VerifyRequest(close=pb.Close(reason=reason))  # type: ignore[arg-type]
+        assert codec.parse_edge(request.SerializeToString()) == Close(reason=CloseReason.DONE)
+
+
+# --- every bound, from the verifier
+
+GOOD = codec.encode_cloud(
+    Opened(
+        session_id=SessionId(bytes(16)),
+        limits=SMALL_LIMITS,
+        target=toy_identity(24),
+        length=Position(3),
+    )
+).opened
+
+
+def opened(**fields: object) -> pb.VerifyResponse:
+    response = pb.VerifyResponse(opened=GOOD)
+    response.opened.MergeFrom(pb.Opened(**fields))  # type: ignore[arg-type]
+    return response
+
+
+def identity(**fields: object) -> pb.VerifyResponse:
+    response = pb.VerifyResponse(opened=GOOD)
+    for name, value in fields.items():
+        setattr(response.opened.target, name, value)
+    return response
+
+
+def limits(**fields: int) -> pb.VerifyResponse:
+    response = pb.VerifyResponse(opened=GOOD)
+    for name, value in fields.items():
+        setattr(response.opened.limits, name, value)
+    return response
+
+
+def committed(**fields: object) -> pb.VerifyResponse:
+    return pb.VerifyResponse(commit=pb.Commit(**fields))  # type: ignore[arg-type]
+
+
+def entry(**fields: object) -> pb.VerifyResponse:
+    return committed(tokens=[1], logprobs=[pb.TokenLogprobs(**fields)])  # type: ignore[arg-type]
+
+
+WRONG_RESPONSES: list[tuple[str, pb.VerifyResponse]] = [
+    ("message", pb.VerifyResponse()),
+    ("opened.session_id", opened(session_id=bytes(17))),
+    ("opened.address", opened(address="x" * 257)),
+    ("opened.limits.window", limits(window=63)),
+    ("opened.limits.max_lead", limits(max_lead=0)),
+    ("opened.limits.context_length", limits(context_length=0)),
+    ("opened.limits.max_tokens", limits(max_tokens=0)),
+    ("opened.target.name", identity(name="\u00e9" * 129)),
+    ("opened.target.dtype", identity(dtype="x" * 257)),
+    ("opened.target.quantisation", identity(quantisation="x" * 257)),
+    ("opened.target.weights_fingerprint", identity(weights_fingerprint=bytes(1))),
+    ("opened.target.tokenizer_fingerprint", identity(tokenizer_fingerprint=b"")),
+    ("opened.target.vocabulary_size", identity(vocabulary_size=0)),
+    ("opened.target.context_length", identity(context_length=0)),
+    ("commit.tokens", committed(tokens=range(1025))),
+    ("commit.logprobs", committed(tokens=[1, 2], logprobs=[pb.TokenLogprobs()])),
+    ("commit.logprobs", entry(logprob=nan)),
+    ("commit.logprobs", entry(top_tokens=[1], top_logprobs=[nan])),
+    ("commit.logprobs.top_tokens", entry(top_tokens=range(21), top_logprobs=[0.0] * 21)),
+    ("commit.logprobs.top_logprobs", entry(top_tokens=[1])),
+    ("commit.finish", committed(finish=9)),
+    ("commit.accepted_mask", committed(tokens=[1, 2], accepted_mask=b"\4")),
+    ("failure.reason", pb.VerifyResponse(failure=pb.Failure(reason="X" * 65))),
+    ("failure.message", pb.VerifyResponse(failure=pb.Failure(message="x" * 1025))),
+]
+
+
+@pytest.mark.parametrize(("field", "response"), WRONG_RESPONSES, ids=numbered(WRONG_RESPONSES))
+def test_a_response_out_of_bounds_is_refused_by_name(
+    field: str, response: pb.VerifyResponse
+) -> None:
+    with pytest.raises(RemoteProtocolError) as refused:
+        codec.parse_cloud(response.SerializeToString())
+    assert str(refused.value).startswith(f"{field}: got ")
+
+
+def test_zero_bytes_at_the_end_of_the_mask_may_be_there() -> None:
+    message = codec.decode_cloud(committed(tokens=[1, 2], accepted_mask=b"\2\0\0"))
+    assert isinstance(message, Commit)
+    assert message.accepted == (False, True)
+
+
+def test_a_long_failure_is_cut_at_a_character() -> None:
+    failure = Failure(reason="R" * 70, message="x" + "\u00e9" * 600, retryable=False)
+    message = codec.decode_cloud(codec.encode_cloud(failure))
+    assert isinstance(message, Failure)
+    assert message.reason == "R" * 64
+    assert message.message == "x" + "\u00e9" * 511
+    half = replace(failure, message="\ud800")
+    assert codec.encode_cloud(half).failure.message == "?"
+
+
+# --- nonsense
+
+
+@pytest.mark.slow
+def test_random_bytes_raise_nothing_but_our_errors() -> None:
+    """Pure noise, and good messages with some bytes changed, cut or doubled."""
+    rng = random.Random(5)
+    good = [
+        codec.encode_edge(toy_request(output=(4, 5), stop_tokens=(9,))).SerializeToString(),
+        codec.encode_edge(
+            Proposal(base_position=Position(300), tokens=(TokenId(4),) * 9, parents=(0, 2))
+        ).SerializeToString(),
+        codec.encode_edge(
+            Resume(session_id=SessionId(bytes(16)), length=Position(9))
+        ).SerializeToString(),
+        opened(address="host:1").SerializeToString(),
+        entry(top_tokens=[1], top_logprobs=[-1.0]).SerializeToString(),
+    ]
+    outcomes = {"refused": 0, "taken": 0}
+    for _ in range(20_000):
+        if rng.random() < 0.3:
+            payload = rng.randbytes(rng.randrange(40))
+        else:
+            mutable = bytearray(rng.choice(good))
+            for _ in range(rng.randrange(1, 4)):
+                mutable[rng.randrange(len(mutable))] = rng.randrange(256)
+            payload = bytes(mutable[: rng.randrange(1, 3 * len(mutable))])
+        for parse in (codec.parse_edge, codec.parse_cloud):
+            try:
+                parse(payload)
+                outcomes["taken"] += 1
+            except (ProtocolError, InvalidRequestError) as error:
+                assert ": " in str(error)  # noqa: PT017 - it names the field
+                outcomes["refused"] += 1
+    assert min(outcomes.values()) > 300
+
+
+@pytest.mark.slow
+@given(payload=st.binary(max_size=200))
+def test_any_bytes_raise_nothing_but_our_errors(payload: bytes) -> None:
+    for parse in (codec.parse_edge, codec.parse_cloud):
+        with suppress(ProtocolError, InvalidRequestError):
+            parse(payload)
