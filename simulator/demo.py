@@ -72,7 +72,10 @@ class Answer:
     "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Arithmetic."
 )
 @click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where the target runs."
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="Where the target runs.",
 )
 @click.option("--rtt", "rtt_s", type=DURATION, default="60ms", help="Round trip time of the link.")
 @click.option(
