@@ -188,6 +188,7 @@ async def running_verifier(engine: Engine, settings: VerifierSettings) -> AsyncI
                 registry.end_all(DrainingError("stream: this verifier has shut down"))
                 await server.stop(STOP_GRACE_S)
                 stepping.cancel()
+        registry.take_cache_orders()  # what is still to be freed goes with all the rest
         await thread.run(worker.close)
     finally:
         thread.close()

@@ -66,15 +66,17 @@ async def serving(
     verifier.registry.check_integrity(verifier.worker.keys)
 
 
-async def settled(verifier: Verifier, engine: Engine, *, num_sessions: int = 0) -> None:
-    """Wait until this many sessions are left and the model thread has freed the others' memory."""
-    registry = verifier.registry
-    async with asyncio.timeout(10.0):
-        while len(registry.entries) != num_sessions or len(verifier.worker.keys) > num_sessions:
-            registry.work.set()
+async def until(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
+    """Wait until something is so that nobody announces."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.001)
-    if num_sessions == 0:
-        assert engine.memory.reserved == 0
+
+
+async def settled(verifier: Verifier, engine: Engine) -> None:
+    """Wait until no session is left and the model thread has freed their memory."""
+    await until(lambda: not verifier.registry.entries and not verifier.worker.keys)
+    assert engine.memory.reserved == 0
 
 
 @asynccontextmanager
