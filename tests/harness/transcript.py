@@ -139,7 +139,7 @@ class _Player:
         self.pair.happens(GiveUp(error=LinkClosed("no verifier answers")))
 
     def _down(self, said: list[str], named: dict[str, str]) -> list[str]:
-        return [f"arrives {_tell(self.pair.deliver_down())}"]
+        return [f"arrives {tell(self.pair.deliver_down())}"]
 
     # --- the verifier
 
@@ -155,7 +155,7 @@ class _Player:
 
     def _up(self, said: list[str], named: dict[str, str]) -> list[str]:
         stream = self._stream(said)
-        arriving = _tell(parse_edge(stream.up[0]))
+        arriving = tell(parse_edge(stream.up[0]))
         verifier = self.pair.verifiers[stream.verifier]
         num_errors, listens = len(verifier.errors), stream.cloud_open
         self.pair.deliver_up(stream)
@@ -177,7 +177,7 @@ class _Player:
     def _write(self, said: list[str], named: dict[str, str]) -> list[str]:
         stream = self._stream(said)
         commit = self.pair.verifiers[stream.verifier].write(stream)
-        return [_tell(commit) if commit else "nothing to send"]
+        return [tell(commit) if commit else "nothing to send"]
 
     def _notice(self, said: list[str], named: dict[str, str]) -> None:
         stream = self._stream(said)
@@ -259,13 +259,13 @@ def _tell_session(session: CloudSession) -> str:
 
 def _tell_effect(side: str, effect: object) -> str:
     if isinstance(effect, Send):
-        return f"{side} sends {_tell(effect.message)}"
+        return f"{side} sends {tell(effect.message)}"
     if isinstance(effect, Failed):
         return f"{side} failed, {type(effect.error).__name__}: {_short(effect.error)}"
     name = type(effect).__name__
     fields = {field: getattr(effect, field) for field in effect.__slots__}  # type: ignore[attr-defined]
     told = [
-        f"{field}={_tell(value) if isinstance(value, Commit) else value}"
+        f"{field}={tell(value) if isinstance(value, Commit) else value}"
         for field, value in fields.items()
     ]
     return " ".join([side, name, *told])
@@ -275,7 +275,7 @@ def _short(error: PacelineError) -> str:
     return str(error)[:160]
 
 
-def _tell(message: EdgeMessage | CloudMessage) -> str:
+def tell(message: EdgeMessage | CloudMessage) -> str:
     match message:
         case Open():
             output = f" output {_ids(message.output)}" if message.output else ""
