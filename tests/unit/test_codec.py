@@ -363,7 +363,19 @@ def test_a_long_failure_is_cut_at_a_character() -> None:
     assert codec.encode_cloud(half).failure.message == "?"
 
 
+def test_a_verifier_need_not_tell_its_weights() -> None:
+    message = codec.decode_cloud(identity(weights_fingerprint=b""))
+    assert isinstance(message, Opened)
+    assert message.target.weights_fingerprint == b""
+
+
 # --- nonsense
+
+
+def test_bytes_that_are_no_message() -> None:
+    for parse in (codec.parse_edge, codec.parse_cloud):
+        with pytest.raises(RemoteProtocolError, match="message: got 3 bytes that are no Verify"):
+            parse(b"\xff\xff\xff")
 
 
 @pytest.mark.slow

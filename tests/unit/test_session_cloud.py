@@ -205,6 +205,18 @@ def test_the_lead_ends_what_is_offered() -> None:
     assert session.offer(100).tokens == ()
 
 
+def test_what_the_shell_reads() -> None:
+    session = live(output=(4,))
+    propose(session, 4, 5)
+    session.handle(Stepped(tokens=ids(5, 6)))
+    assert (session.output, session.length, session.stream) == ([4, 5, 6], 6, 1)
+    assert not session.has_drafts
+    assert not session.edge_is_idle
+    idle = Proposal(base_position=Position(6), idle=True)
+    session.handle(FromEdge(stream=1, message=idle))
+    assert session.edge_is_idle
+
+
 def test_committed_nodes_are_let_go() -> None:
     session = live()
     propose(session, 3, 4, 5, 6)

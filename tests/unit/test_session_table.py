@@ -100,6 +100,9 @@ def diagram(table: dict[S, dict[K, S]], start: S, ends: set[S]) -> str:
             if following is not state:
                 kinds.setdefault(following, []).append(str(kind))
         lines += [f"    {state} --> {following}: {' / '.join(k)}" for following, k in kinds.items()]
+    if start is EdgeState.NEW:
+        without = edge_leads_to(EdgeState.OFFLINE, EdgeKind.LINK_UP, can_resume=False)
+        lines.append(f"    {EdgeState.OFFLINE} --> {without}: link up, nothing to resume")
     lines += [f"    {state} --> [*]" for state in table if state in ends]
     return "\n".join([*lines, "```"])
 
