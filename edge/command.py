@@ -2,12 +2,14 @@
 
 import asyncio
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edge.endpoint.gate import EndpointSettings
+from edge.endpoint.listener import bound
 from edge.options import AgentSettings, agent_options, agent_settings, secret
 from paceline.settings import ADDRESS, Address
 
@@ -66,13 +68,23 @@ def edge(
         max_concurrent=max_concurrent,
         max_tokens=max_tokens,
     )
+    name = model_name or _model_name(settings.target)
+    with bound(endpoint.listen) as listener:
+        _run(settings, endpoint=endpoint, name=name, listener=listener)
+
+
+def _run(
+    settings: AgentSettings, *, endpoint: EndpointSettings, name: str, listener: socket.socket
+) -> None:
     # PyTorch takes seconds to import; --help and a wrong flag must not wait for it.
     from edge.running import run  # noqa: PLC0415
 
-    run(_serve(settings, endpoint=endpoint, name=model_name or _model_name(settings.target)))
+    run(_serve(settings, endpoint=endpoint, name=name, listener=listener))
 
 
-async def _serve(settings: AgentSettings, *, endpoint: EndpointSettings, name: str) -> None:
+async def _serve(
+    settings: AgentSettings, *, endpoint: EndpointSettings, name: str, listener: socket.socket
+) -> None:
     """Serve until a signal comes."""
     from edge.agent import open_agent  # noqa: PLC0415
     from edge.endpoint.server import serving  # noqa: PLC0415
@@ -81,7 +93,7 @@ async def _serve(settings: AgentSettings, *, endpoint: EndpointSettings, name: s
     async with open_agent(settings) as agent:
         model = ServedModel(name=name, target=agent.verifier.target, limits=agent.verifier.limits)
         service = Service(agent.client, tokenizer=agent.tokenizer, model=model, settings=endpoint)
-        async with serving(service, settings=endpoint) as address:
+        async with serving(service, listener=listener) as address:
             click.echo(f"paceline edge ready on http://{address}/v1 with {name}")
             await _signalled()
 

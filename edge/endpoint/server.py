@@ -1,11 +1,11 @@
 """Runs the endpoint's HTTP server."""
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from edge.endpoint.gate import EndpointSettings
 from edge.endpoint.service import Service
 from paceline.settings import Address
 
@@ -14,12 +14,8 @@ SHUTDOWN_S = 5.0
 
 
 @contextlib.asynccontextmanager
-async def serving(service: Service, *, settings: EndpointSettings) -> AsyncIterator[Address]:
-    """Serve while the body runs; gives the address, with the port that the system chose if it was 0.
-
-    Raises:
-        OSError: the address cannot be listened at, because the port is in use for example.
-    """
+async def serving(service: Service, *, listener: socket.socket) -> AsyncIterator[Address]:
+    """Serve on a bound socket, which is closed in the end, while the body runs; gives its address."""
     runner = web.AppRunner(
         service.application(),
         # A client that leaves cancels its handler, which frees the verifier's session at once.
@@ -29,8 +25,8 @@ async def serving(service: Service, *, settings: EndpointSettings) -> AsyncItera
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.listen.host, settings.listen.port)
-        await site.start()
-        yield Address(host=settings.listen.host, port=runner.addresses[0][1])
+        await web.SockSite(runner, listener).start()
+        host, port = listener.getsockname()[:2]
+        yield Address(host=host, port=port)
     finally:
         await runner.cleanup()

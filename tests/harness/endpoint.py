@@ -15,6 +15,7 @@ from openai import AsyncOpenAI
 
 from cloud.server import Verifier
 from edge.endpoint.gate import EndpointSettings
+from edge.endpoint.listener import bound
 from edge.endpoint.server import serving as serving_http
 from edge.endpoint.service import ServedModel, Service
 from paceline.client.client import Client
@@ -106,7 +107,7 @@ async def scene(
         model = ServedModel(name=MODEL, target=info.target, limits=info.limits)
         service = Service(client, tokenizer=tiny_tokenizer(), model=model, settings=settings)
         async with (
-            serving_http(service, settings=settings) as address,
+            serving_http(service, listener=bound(settings.listen)) as address,
             AsyncOpenAI(
                 base_url=f"http://{address}/v1", api_key=settings.api_key or KEY, max_retries=0
             ) as openai,

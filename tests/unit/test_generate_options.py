@@ -1,5 +1,6 @@
 """What `generate`, `chat` and `edge` take, from the command line, the environment and the configuration file."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,18 @@ def test_a_wrong_value_is_one_sentence_and_status_2(
     assert words in said.err
     assert "Traceback" not in said.err
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_a_port_in_use_is_told_before_anything_slow(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert run(["edge", "--listen", place]) == 2
+    assert f"cannot listen on {place}" in capsys.readouterr().err
+    assert run(["edge", "--listen", "192.0.2.1:0", "--api-key", "0123456789"]) == 2
+    assert "cannot listen on 192.0.2.1:0" in capsys.readouterr().err
 
 
 def test_environment_and_file_are_read(
