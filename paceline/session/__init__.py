@@ -17,11 +17,14 @@ Rules that hold at every moment (tests/unit/test_session_properties.py checks th
 
  1. The edge's log is a prefix of the cloud's.
  2. A node that agrees with the committed text is never dropped as stale, however late it arrives.
- 3. Names the cloud counts <= names the edge counts <= window. The edge always learns later, so its count is the larger.
- 4. What is committed past the last acknowledgement is at most max_lead plus the tokens of one step.
+ 3. Names the cloud counts having taken a message <= names the edge counted when it sent it <= window. The edge always
+    learns later, so its count is the larger.
+ 4. No step starts that could commit more than max_lead tokens past the last acknowledgement.
+ 5. Over a link that works again, the session ends after a bounded number of steps, with the text of the target alone.
 
 Nothing in here waits, sends, reads a clock or draws a random number: time and results arrive in events, and what has
-to happen is returned as effects. The transition tables are in `table.py`, the tree both halves share in `tree.py`.
+to happen is returned as effects. The transition tables are in `table.py`, the tree both halves share in `tree.py`,
+the numbers of its nodes in `outbox.py` (edge) and `names.py` (cloud). docs/protocol.md tells the same as a document.
 """
 
 from paceline.session.cloud import CloudSession

@@ -1,5 +1,6 @@
 """What the transcripts and walks of the edge's half do not reach."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,7 @@ from paceline.session import EdgeSession
 from paceline.session.edge import STORY_LENGTH
 from paceline.session.events import (
     Drafted,
+    EdgeEvent,
     Failed,
     FromCloud,
     GiveUp,
@@ -238,3 +240,30 @@ def test_overload_keeps_its_delay() -> None:
     error = error_of(Failure(reason="OVERLOADED", message="", retryable=True, retry_after_ms=2500))
     assert isinstance(error, OverloadedError)
     assert error.retry_after_s == 2.5
+
+
+@pytest.mark.slow
+def test_a_verifier_that_lies_fails_the_session_and_nothing_else() -> None:
+    """Random messages: nothing is raised, nothing known is taken back, nothing happens after the end."""
+    rng = random.Random(3)
+    endings = set[str]()
+    for _ in range(400):
+        edge = streaming()
+        known: list[TokenId] = []
+        for _ in range(25):
+            position = edge.length + rng.choice([0] * 20 + [-1, -2, 1])
+            tokens = ids(*(rng.randrange(2) for _ in range(rng.randrange(4))))
+            finish = FinishReason.STOP if rng.random() < 0.02 else None
+            was_over = edge.is_over
+            events: list[EdgeEvent] = [commit(position, *tokens, finish=finish)] * 6
+            events += [Drafted(position=edge.length, tokens=tokens), NothingToDraft()]
+            events += [FromCloud(message=OPENED)] * (rng.random() < 0.02)
+            event = rng.choice(events)
+            effects = edge.handle(event)
+            assert not was_over or effects == ()
+            assert edge.output[: len(known)] == known
+            assert edge.window_used <= 64
+            known = edge.output
+        assert len(known) <= edge.request.max_tokens
+        endings.add(edge.state.value)
+    assert endings == {"streaming", "done", "failed"}
