@@ -61,8 +61,8 @@ class LayerStep(Protocol):
 class SdpaBackend:
     """PyTorch's own kernels; runs everywhere.
 
-    Text in one piece goes through `scaled_dot_product_attention`. Text in several pieces has its scores computed per
-    piece and joined before the softmax, so that keys and values are never copied together.
+    Text in one piece goes through `scaled_dot_product_attention`. Text in several pieces is attended to piece by piece
+    and the results are joined, so that keys and values are never copied together.
     """
 
     def attend(
@@ -90,10 +90,12 @@ class SdpaBackend:
                     rows[None],
                     keys[None],
                     values[None],
-                    attn_mask=view.folded_mask,
+                    attn_mask=view.folded_masks[0],
                     scale=call.scale,
                 )
                 target.copy_(out.view(len(keys), -1, q, head_dim).transpose(0, 1))
+            elif call.softcap is None and rows.device.type == "cpu":
+                _merge_pieces(rows, view, call, target)
             else:
                 _attend_pieces(rows, view, call, target)
         return out_RHD
@@ -119,6 +121,32 @@ def _attend_rows(query_HND: Tensor, view: View, call: AttentionCall, target_NHD:
         enable_gqa=len(keys) != len(query_HND),
     )
     target_NHD.copy_(out[0].transpose(0, 1))
+
+
+def _merge_pieces(rows: Tensor, view: View, call: AttentionCall, target_NGQD: Tensor) -> None:
+    """Folded rows [G, N * Q, D] over several pieces: attend to each, then weigh the results by their normalisers.
+
+    The kernel is the one that `scaled_dot_product_attention` takes on a CPU, which does not hand out the normaliser. In
+    bfloat16 plain matrix products would be compiled anew for every length of text.
+    """
+    outs, norms = [], []
+    for keys, values, mask in zip(view.keys, view.values, view.folded_masks, strict=True):
+        out, norm = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(  # noqa: SLF001 - see above
+            rows[None],
+            keys[call.layer][None],
+            values[call.layer][None],
+            attn_mask=mask,
+            scale=call.scale,
+        )
+        if mask is not None:
+            # The kernel gives 0, not log 0, to rows that see nothing in this piece.
+            norm = norm.masked_fill(torch.isneginf(mask.amax(dim=1)), float("-inf"))
+        outs.append(out[0])
+        norms.append(norm[0])
+    weights = torch.softmax(torch.stack(norms), dim=0)
+    merged = torch.stack(outs).float().mul_(weights[..., None]).sum(0)
+    num_rows, num_keys, q, head_dim = target_NGQD.shape
+    target_NGQD.copy_(merged.view(num_keys, num_rows, q, head_dim).transpose(0, 1))
 
 
 def _attend_pieces(rows: Tensor, view: View, call: AttentionCall, target_NGQD: Tensor) -> None:

@@ -45,8 +45,9 @@ class View:
     values: tuple[tuple[Tensor, ...], ...]
     mask: Tensor | None
     """Added to scores: 0 or -inf. None: every row sees every key."""
-    folded_mask: Tensor | None
-    """The same with each row repeated Q times, for groups that fold."""
+    folded_masks: tuple[Tensor | None, ...]
+    """The same with each row repeated Q times, cut into one part per storage; a part is None if it hides nothing.
+    Empty for a large group that sees one storage: it does not fold."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,10 +94,18 @@ class GroupPlan:
                 values.append(storage[:, 1, :, skip:num_rows].unbind(0))
             skip = max(0, skip - num_rows)
         mask = self._mask(window, first, num_committed)
-        folded = None
-        if mask is not None and self.folds:
-            folded = mask.repeat_interleave(self.queries_per_key, dim=0)
-        return View(keys=tuple(keys), values=tuple(values), mask=mask, folded_mask=folded)
+        folded: tuple[Tensor | None, ...] = ()
+        if self.folds or len(keys) > 1:
+            folded = self._fold_mask(mask, [piece[0].shape[1] for piece in keys])
+        return View(keys=tuple(keys), values=tuple(values), mask=mask, folded_masks=folded)
+
+    def _fold_mask(self, mask: Tensor | None, lengths: list[int]) -> tuple[Tensor | None, ...]:
+        if mask is None:
+            return (None,) * len(lengths)
+        parts = torch.split(mask.repeat_interleave(self.queries_per_key, dim=0), lengths, dim=1)
+        if len(parts) == 1:
+            return parts
+        return tuple(part.contiguous() if part.any() else None for part in parts)
 
     def _mask(self, window: int | None, first: int, num_committed: int) -> Tensor | None:
         near_NK: NDArray[np.bool_] | None = None

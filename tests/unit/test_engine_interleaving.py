@@ -37,7 +37,7 @@ def prompts(draw: Any) -> tuple[int, ...]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CONFIGS))
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_row_sees_its_path_and_nothing_else(name: str, data: st.DataObject) -> None:
     engine, reference = machinery(name)
