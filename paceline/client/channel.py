@@ -12,21 +12,27 @@ MAX_MESSAGE_BYTES = 4 * 2**20
 """Largest message either side may send: a prompt of a million tokens fits."""
 
 
-def open_channel(address: Address, settings: ConnectionSettings) -> grpc.aio.Channel:
-    """Return a new channel that does not connect by itself.
+def read_credentials(settings: ConnectionSettings) -> grpc.ChannelCredentials:
+    """Return what TLS connections are made with.
 
     Raises:
         ConfigError: a certificate cannot be read.
     """
-    options = channel_options(settings)
-    plain = settings.insecure or address.is_loopback
-    if plain and not settings.has_certificates:
-        return grpc.aio.insecure_channel(str(address), options=options)
-    credentials = grpc.ssl_channel_credentials(
+    return grpc.ssl_channel_credentials(
         root_certificates=_read("ca_file", settings.ca_file),
         private_key=_read("key_file", settings.key_file),
         certificate_chain=_read("cert_file", settings.cert_file),
     )
+
+
+def open_channel(
+    address: Address, settings: ConnectionSettings, credentials: grpc.ChannelCredentials
+) -> grpc.aio.Channel:
+    """Return a new channel that does not connect by itself, with TLS unless the settings say otherwise."""
+    options = channel_options(settings)
+    is_plain = settings.insecure or address.is_loopback
+    if is_plain and not settings.has_certificates:
+        return grpc.aio.insecure_channel(str(address), options=options)
     return grpc.aio.secure_channel(str(address), credentials, options=options)
 
 

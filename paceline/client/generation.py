@@ -153,8 +153,8 @@ class Generation:
     async def _run(self) -> None:
         try:
             await self._runner.run()
-        except Exception as error:  # noqa: BLE001 - a bug; whoever iterates gets it
-            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - a bug, a drafter's perhaps; whoever iterates gets it
+            self._fail(_innermost(error))
         self._ended_statistics = self._runner.statistics(now_s=self._around.clock.now_s())
 
     def _on_commit(self, commit: Commit) -> None:
@@ -210,3 +210,10 @@ class Generation:
         if self._end is None and self._error is None:
             self._error = error
             self._news.set()
+
+
+def _innermost(error: Exception) -> Exception:
+    """Take a single exception out of the groups that task groups put it into."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from paceline.client.channel import open_channel
+from paceline.client.channel import open_channel, read_credentials
 from paceline.client.settings import ConnectionSettings
 from paceline.client.status import error_of_status
 from paceline.clock import Clock, MonotonicClock
@@ -227,6 +227,7 @@ class GrpcConnector:
 
     def __init__(self, settings: ConnectionSettings, *, clock: Clock | None = None) -> None:
         self._settings = settings
+        self._credentials = read_credentials(settings)
         self._clock = clock or MonotonicClock()
         self._current: dict[Address, _Connection] = {}
         self._retired: list[_Connection] = []
@@ -283,7 +284,7 @@ class GrpcConnector:
         if connection is not None:
             self._retired.append(self._current.pop(address))
         await self._sweep()
-        fresh = _Connection(channel=open_channel(address, self._settings))
+        fresh = _Connection(channel=open_channel(address, self._settings, self._credentials))
         try:
             await self._wait_until_ready(fresh.channel, address)
         except BaseException:

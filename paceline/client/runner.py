@@ -1,6 +1,7 @@
 """Runs one session over as many streams as it takes: reader, writer, drafting pump, reconnect and resume."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,6 +40,8 @@ from paceline.session.events import (
     Send,
 )
 from paceline.settings import Address, parse_address
+
+logger = logging.getLogger(__name__)
 
 CLOSE_S = 2.0
 """How long the end of a stream may take once its last message is under way, in seconds."""
@@ -185,6 +188,8 @@ class SessionRunner:
             if following is None:
                 self.apply(GiveUp(error=self._given_up(error)))
                 return
+            # Never silently: the text stands still now, and the user should know why.
+            logger.warning("%s; trying %s in %.1f s", error, following.address, following.after_s)
             attempt = following
 
     async def _try(self, address: Address) -> PacelineError:

@@ -6,11 +6,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 import grpc
+from harness.session_pair import SMALL_LIMITS, toy_identity
 
 from paceline.client.link import GrpcConnector, Link
 from paceline.client.memory import memory_link
 from paceline.client.settings import ConnectionSettings
-from paceline.codec import decode_edge, encode_cloud
+from paceline.codec import decode_edge, encode_cloud, encode_identity, encode_limits
 from paceline.errors import PacelineError
 from paceline.messages import CloudMessage, EdgeMessage
 from paceline.settings import Address
@@ -86,7 +87,11 @@ class PeerService(services.VerificationServiceServicer):
 
     async def Describe(self, request: Any, context: Any) -> pb.DescribeResponse:  # noqa: N802
         self.metadata.append(dict(context.invocation_metadata()))
-        return pb.DescribeResponse(protocol_version=7, limits=pb.Limits(window=64))
+        return pb.DescribeResponse(
+            protocol_version=7,
+            target=encode_identity(toy_identity(24)),
+            limits=encode_limits(SMALL_LIMITS),
+        )
 
     async def Verify(  # type: ignore[override]  # noqa: N802 - the stub knows iterators only
         self, request_iterator: Any, context: Any
@@ -116,12 +121,13 @@ async def serving(
         await service.vanishing.wait()
         await server.stop(grace=None)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(vanish())
-        try:
-            yield Address(host="127.0.0.1", port=port)
-        finally:
-            service.vanishing.set()
+    # No task group: it would wrap what the tests raise and expect.
+    stopping = asyncio.get_running_loop().create_task(vanish())
+    try:
+        yield Address(host="127.0.0.1", port=port)
+    finally:
+        service.vanishing.set()
+        await stopping
 
 
 @asynccontextmanager

@@ -155,6 +155,14 @@ def test_a_drafter_that_cannot_open_is_left_alone(caplog: pytest.LogCaptureFixtu
     assert "without drafts" in caplog.text
 
 
+def test_a_bug_of_the_drafter_comes_out_as_it_is() -> None:
+    def guess(text: Sequence[TokenId]) -> TokenId:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        _answer(GuessingDrafter(guess))
+
+
 def test_a_long_preparation_is_interrupted() -> None:
     class Slow(GuessingDraft):
         left = 1000

@@ -76,7 +76,7 @@ def test_a_killed_verifier_that_comes_back_gets_the_session_in_full() -> None:
     run_virtually(main())
 
 
-def test_a_killed_verifier_is_replaced_by_another() -> None:
+def test_a_killed_verifier_is_replaced_by_another(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             clouds = await _clouds(stack, 2)
@@ -91,6 +91,9 @@ def test_a_killed_verifier_is_replaced_by_another() -> None:
             assert [type(m) for m in _firsts(clouds[1])] == [Open]
 
     run_virtually(main())
+    # Never silently.
+    assert "trying 127.0.0.1:1 in" in caplog.messages[0]
+    assert "trying 127.0.0.1:2 in" in caplog.messages[1]
 
 
 def test_a_draining_verifier_is_left_for_another() -> None:
