@@ -204,6 +204,8 @@ def _options(settings: VerifierSettings) -> list[tuple[str, int]]:
         # Pings both ways, with or without a call, so that flows which a NAT has dropped are noticed.
         ("grpc.keepalive_time_ms", int(server.ping_interval_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(server.ping_timeout_s * 1000)),
+        # Without this one a ping that is not answered is waited for a whole minute, whatever the line above says.
+        ("grpc.http2.ping_timeout_ms", int(server.ping_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         # Edges may ping every 5 s; the default of 5 min would end their connections for it.

@@ -66,6 +66,7 @@ async def opened(stream: RawStream, engine: Engine, **changes: Any) -> Opened:
     return message
 
 
+@pytest.mark.slow
 def test_eight_sessions_are_packed_and_nobody_waits() -> None:
     num_tokens = 40
 
@@ -93,6 +94,7 @@ def test_eight_sessions_are_packed_and_nobody_waits() -> None:
         assert commit.queue_ns < 15_000_000, "no session sits out a step"
 
 
+@pytest.mark.slow
 def test_a_long_prompt_does_not_stall_others() -> None:
     long_prompt = tuple(n % 250 for n in range(400))
 
@@ -164,6 +166,7 @@ def test_race_off_takes_fewer_steps_with_good_drafts() -> None:
     assert one.session.counts.steps < 20
 
 
+@pytest.mark.slow
 def test_a_killed_client_is_gone_after_its_lease() -> None:
     async def run() -> None:
         engine = tiny_llama()
@@ -183,6 +186,7 @@ def test_a_killed_client_is_gone_after_its_lease() -> None:
     run_async(run())
 
 
+@pytest.mark.slow
 def test_a_client_that_never_reads_is_bounded_and_goes() -> None:
     async def run() -> None:
         engine = tiny_llama()
@@ -204,6 +208,7 @@ def test_a_client_that_never_reads_is_bounded_and_goes() -> None:
     run_async(run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stream broke", "stream still there"])
 def test_resume_goes_on_where_the_edge_is(how: str) -> None:
     """A broken stream, and a stream that the verifier still believes in, which is fenced."""

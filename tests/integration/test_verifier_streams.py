@@ -108,6 +108,7 @@ def test_a_rule_broken_ends_that_stream_and_names_the_field(proposal: Proposal, 
     with_verifier(body)
 
 
+@pytest.mark.slow
 def test_more_names_than_the_window() -> None:
     async def body(verifier: Verifier, engine: Engine, channel: grpc.aio.Channel) -> None:
         stream = RawStream(channel)
@@ -157,6 +158,7 @@ def test_garbage(payload: bytes, after_open: bool) -> None:
     with_verifier(body)
 
 
+@pytest.mark.slow
 def test_a_message_that_is_too_large() -> None:
     async def body(verifier: Verifier, engine: Engine, channel: grpc.aio.Channel) -> None:
         stream = RawStream(channel)
