@@ -265,7 +265,7 @@ class EdgeSession:
             return ()
         self._check_opened(opened)
         self.opened = opened
-        self._weights = self._weights or opened.target.weights_fingerprint
+        self._weights = opened.target.weights_fingerprint
         self._limit = opened.limits.window
         return self._flush()
 

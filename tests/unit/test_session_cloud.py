@@ -181,6 +181,16 @@ def test_given_output_is_replayed_without_log_probabilities() -> None:
     assert (second.tokens, second.logprobs) == ((6,), (entry,))
 
 
+def test_what_would_follow_the_end_is_stale() -> None:
+    session = live(stop_tokens=(5,))
+    session.handle(Stepped(tokens=ids(4, 5)))
+    propose(session, 3, 4, 5, 6)
+    commit = session.next_commit()
+    assert commit is not None
+    assert (commit.num_late, commit.num_stale) == (2, 1)
+    assert not session.has_drafts
+
+
 def test_log_probabilities_that_do_not_match_are_our_bug() -> None:
     session = live(num_logprobs=1)
     with pytest.raises(LocalProtocolError, match=r"stepped\.logprobs: got 1, expected 2"):
