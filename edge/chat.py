@@ -59,12 +59,14 @@ def chat(**values: Any) -> None:
         if printer.is_colored:
             click.echo(click.style(LEGEND, dim=True), err=True)
         talk = Conversation(answers, printer=printer)
+        at_terminal = sys.stdin.isatty()
         while (text := read_line()) is not None:
-            if text.startswith("/"):
-                if not talk.command(text):
-                    return
-            elif text.strip():
-                with contextlib.suppress(KeyboardInterrupt):
+            # Where nobody sits, Ctrl-C means the command, not the answer.
+            with contextlib.suppress(*([KeyboardInterrupt] if at_terminal else [])):
+                if text.startswith("/"):
+                    if not talk.command(text):
+                        return
+                elif text.strip():
                     background.call(talk.turn(background.resource.client, text))
 
 

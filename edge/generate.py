@@ -100,8 +100,10 @@ async def _generate(
                 continue
             if len(lines) > 1:
                 click.echo(click.style(f"[{line.name}]", bold=True), err=True)
-            await show(generation, printer=printer)
-            printer.end_line()
+            try:
+                await show(generation, printer=printer)
+            finally:
+                printer.end_line()
             click.echo(click.style(summary_line(generation.statistics), dim=True), err=True)
 
 

@@ -1,5 +1,6 @@
 """The handlers of the OpenAI-compatible endpoint."""
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -26,6 +27,9 @@ from paceline.errors import PacelineError
 from paceline.messages import Limits, ModelIdentity
 
 log = logging.getLogger(__name__)
+
+READ_S = 30.0
+"""Longest time for a request's body to arrive, in seconds."""
 
 STREAM = web.RequestKey("stream", EventStream)
 
@@ -234,7 +238,14 @@ class Service:
 
 async def _json_of(request: web.Request) -> Any:
     try:
-        return json.loads(await request.read())
+        async with asyncio.timeout(READ_S):
+            data = await request.read()
+    except TimeoutError as error:
+        raise ApiError(
+            status=408, message=f"the body did not arrive within {READ_S:g} s", code="timeout"
+        ) from error
+    try:
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ApiError(
             status=400, message=f"the body is not JSON: {error}", code="invalid_json"

@@ -16,6 +16,9 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 
+WRITE_S = 60.0
+"""A client that takes nothing for so long counts as gone, in seconds: its answer holds memory of the verifier."""
+
 
 class EventStream:
     """Writes events to one client.
@@ -88,4 +91,10 @@ class EventStream:
             if not self._response.prepared:
                 await self._response.prepare(self._request)
         self._was_quiet = False
-        await self._response.write(data)
+        try:
+            async with asyncio.timeout(WRITE_S):
+                await self._response.write(data)
+        except TimeoutError as error:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ConnectionAbortedError(f"the client took nothing for {WRITE_S:g} s") from error
