@@ -125,6 +125,11 @@ class Registry:
         return tuple(self._entries.values())
 
     @property
+    def is_empty(self) -> bool:
+        """There is no session, and no cache of one that is still to be freed."""
+        return not self._entries and not self._closing
+
+    @property
     def num_streams(self) -> int:
         """Sessions whose edge is connected."""
         return sum(1 for entry in self._entries.values() if entry.stream is not None)
