@@ -10,7 +10,7 @@ import torch
 
 from edge.drafters import LOOKUP, load_drafter
 from edge.options import NO_DRAFT, AgentSettings
-from edge.private_verifier import VerifierSettings, private_verifier
+from edge.private_verifier import PrivateVerifier, VerifierSettings, private_verifier
 from paceline.client.client import Client
 from paceline.client.link import VerifierInfo
 from paceline.client.settings import ConnectionSettings, RetryPolicy
@@ -47,18 +47,24 @@ async def open_agent(settings: AgentSettings) -> AsyncIterator[Agent]:
     source = resolve(settings.target)  # a wrong name fails before anything slow starts
     async with contextlib.AsyncExitStack() as stack:
         verifiers, connection = settings.verifiers, settings.connection
+        private: PrivateVerifier | None = None
         if not verifiers:
             token = secrets.token_hex(32)
-            private = _private(settings, token=token)
-            verifiers = (await stack.enter_async_context(private_verifier(private)),)
+            # It loads its model while we load our part.
+            private = await stack.enter_async_context(
+                private_verifier(_private(settings, token=token))
+            )
             connection = ConnectionSettings(token=token, retry=PRIVATE_RETRY)
         with progress(f"loading the tokenizer of {settings.target}"):
             tokenizer = await asyncio.to_thread(load_tokenizer, source)
+        drafter = await _drafter(settings, tokenizer)
+        if private is not None:
+            verifiers = (await private.ready(),)
         client = await stack.enter_async_context(
             Client(
                 verifiers=verifiers,
                 tokenizer=tokenizer,
-                drafter=await _drafter(settings, tokenizer),
+                drafter=drafter,
                 drafting=settings.drafting,
                 connection=connection,
             )

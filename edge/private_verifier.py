@@ -49,13 +49,58 @@ class VerifierSettings:
         )
 
 
-@contextlib.asynccontextmanager
-async def private_verifier(settings: VerifierSettings) -> AsyncIterator[Address]:
-    """Run a verifier while the body runs; gives its address once it is ready.
+class PrivateVerifier:
+    """A child that starts; made by `private_verifier`."""
 
-    Raises:
-        ConfigError: it could not start; says what it said.
-    """
+    def __init__(self, process: Process, *, target: str) -> None:
+        self._process = process
+        self._target = target
+        self._last_lines: deque[str] = deque(maxlen=NUM_LAST_LINES)
+        self._address: asyncio.Future[Address | None] = asyncio.get_running_loop().create_future()
+        self._fell_silent = asyncio.Event()
+
+    async def ready(self) -> Address:
+        """Return its address once it serves.
+
+        Raises:
+            ConfigError: it could not start; says what it said.
+        """
+        try:
+            with progress(f"starting a private verifier with {self._target}"):
+                async with asyncio.timeout(READY_S):
+                    address = await asyncio.shield(self._address)
+                    if address is None:
+                        status = await self._process.wait()
+                        await self._fell_silent.wait()
+        except TimeoutError as error:
+            raise ConfigError(f"the private verifier was not ready within {READY_S:g} s") from error
+        if address is not None:
+            return address
+        lines = self._last_lines
+        sentence = lines[-1].removeprefix("paceline: ") if lines else "it said nothing"
+        raise ConfigError(f"the private verifier ended with status {status}: {sentence}")
+
+    async def read_output(self) -> None:
+        """Read its standard output to the end, for the line that says it is ready."""
+        assert self._process.stdout is not None
+        async for line in _lines(self._process.stdout):
+            if (match := READY.search(line)) and not self._address.done():
+                self._address.set_result(parse_address(match[1]))
+        if not self._address.done():
+            self._address.set_result(None)
+
+    async def read_errors(self) -> None:
+        """Read its standard error to the end, for the log and for the case that it fails."""
+        assert self._process.stderr is not None
+        async for line in _lines(self._process.stderr):
+            self._last_lines.append(line)
+            log.info("private verifier: %s", line)
+        self._fell_silent.set()
+
+
+@contextlib.asynccontextmanager
+async def private_verifier(settings: VerifierSettings) -> AsyncIterator[PrivateVerifier]:
+    """Run a verifier while the body runs. It loads its model while the body does other things."""
     process = await asyncio.create_subprocess_exec(
         # -P: a module of the folder the user happens to be in must not shadow one of ours.
         *(sys.executable, "-P", "-m", "edge.lifeline", *settings.arguments),
@@ -68,45 +113,22 @@ async def private_verifier(settings: VerifierSettings) -> AsyncIterator[Address]
         # Ctrl-C at the terminal is ours: `chat` goes on after it, and the verifier with it.
         start_new_session=True,
     )
-    last_lines: deque[str] = deque(maxlen=NUM_LAST_LINES)
+    verifier = PrivateVerifier(process, target=settings.target)
     try:
         async with asyncio.TaskGroup() as group:
-            listening = [group.create_task(_drain(process.stderr, last_lines))]
+            tasks = [
+                group.create_task(verifier.read_output()),
+                group.create_task(verifier.read_errors()),
+            ]
             try:
-                with progress(f"starting a private verifier with {settings.target}"):
-                    address = await _ready(process, last_lines)
-                listening.append(group.create_task(_drain(process.stdout, last_lines)))
-                yield address
+                yield verifier
             finally:
                 await _stop(process)
-                for task in listening:
+                for task in tasks:
                     task.cancel()
     except BaseExceptionGroup as failures:
         # The body's own error, not a report of tasks.
         raise failures.exceptions[0] from None
-
-
-async def _ready(process: Process, last_lines: deque[str]) -> Address:
-    """Wait for the line that says so."""
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(READY_S):
-            async for line in _lines(process.stdout):
-                if match := READY.search(line):
-                    return parse_address(match[1])
-            status = await process.wait()
-    except TimeoutError as error:
-        raise ConfigError(f"the private verifier was not ready within {READY_S:g} s") from error
-    sentence = last_lines[-1].removeprefix("paceline: ") if last_lines else "it said nothing"
-    raise ConfigError(f"the private verifier ended with status {status}: {sentence}")
-
-
-async def _drain(stream: asyncio.StreamReader | None, last_lines: deque[str]) -> None:
-    """Read what the child says, for the log and for the case that it fails."""
-    assert stream is not None
-    async for line in _lines(stream):
-        last_lines.append(line)
-        log.info("private verifier: %s", line)
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import openai
 import psutil
 import pytest
-from harness.models import save_tiny
+from harness.models import save_tiny, tiny_tokenizer
 from harness.processes import Child, running
 
 from paceline.settings import child_environment
@@ -57,7 +57,7 @@ def completed(
 def chatting(target: str) -> Iterator[tuple[Child, list[psutil.Process]]]:
     """A chat that has answered once, and the processes below it."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", COMMAND, "chat", "--target", target, "--threads", "1"],
+        [sys.executable, "-P", "-m", COMMAND, "chat", "--target", target, "--max-tokens", "1"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -125,10 +125,11 @@ def test_no_process_is_left_however_a_chat_ends(
         _, alive = psutil.wait_procs(below, timeout=GONE_S)
         assert not alive
         assert "Traceback" not in chat.stderr
-        assert chat.stderr.count("tokens/s") == 1
+        assert number is not None or chat.stderr.count("tokens/s") == 1
 
 
 def test_a_private_verifier_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
+    tiny_tokenizer().save_pretrained(tmp_path)  # all that we need, but not all that it needs
     ran = completed("generate", "Hi", "--target", str(tmp_path), folder=tmp_path)
     assert ran.returncode == 2, ran.stderr
     last = ran.stderr.splitlines()[-1]
