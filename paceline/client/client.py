@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import Self
 
 from paceline.client.generation import Generation
-from paceline.client.link import Connector, GrpcConnector, VerifierInfo
+from paceline.client.grpc_link import GrpcConnector
+from paceline.client.link import Connector, VerifierInfo
 from paceline.client.pump import DraftingThread
 from paceline.client.rtt import RttMeter
 from paceline.client.runner import Surroundings

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import assert_never
 
 from paceline.client.backoff import Attempt, Generator, Reconnection
 from paceline.client.link import Connector, Link
+from paceline.client.outbox import Outbox
 from paceline.client.outcome import Statistics
 from paceline.client.pump import DraftingPump, Worker
 from paceline.client.rtt import RttMeter
@@ -24,7 +24,7 @@ from paceline.errors import (
     PacelineError,
     TransportError,
 )
-from paceline.messages import Close, Commit, EdgeMessage, Failure, Opened, Proposal
+from paceline.messages import Commit, Failure, Opened, Proposal
 from paceline.session import EdgeSession
 from paceline.session.events import (
     Deliver,
@@ -91,8 +91,7 @@ class SessionRunner:
             surroundings.verifiers, policy=surroundings.retry, generator=surroundings.generator
         )
         self._tally = Tally()
-        self._outbox: deque[EdgeMessage] = deque()
-        self._outbox_filled = asyncio.Event()
+        self._outbox = Outbox()
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
         self._link: Link | None = None
@@ -113,7 +112,7 @@ class SessionRunner:
         for effect in self._session.handle(event):
             match effect:
                 case Send():
-                    self._post(effect.message)
+                    self._outbox.post(effect.message)
                 case Deliver():
                     self._reconnection.progressed()
                     self._tally.committed(effect.commit, now_s=self._around.clock.now_s())
@@ -125,7 +124,7 @@ class SessionRunner:
                         self._leave = Reconnect(elsewhere=True)
                 case Finished() | Failed():
                     self._over.set()
-                    self._outbox_filled.set()
+                    self._outbox.close()
                     self._end(effect)
                 case _:
                     assert_never(effect)
@@ -275,18 +274,12 @@ class SessionRunner:
 
     async def _write(self, link: Link, failures: list[PacelineError]) -> None:
         try:
-            while True:
-                while self._outbox:
-                    message = self._outbox.popleft()
-                    before = link.payload_bytes_up
-                    await link.send(message)
-                    if isinstance(message, Proposal) and message.tokens:
-                        self._tally.proposal_bytes += link.payload_bytes_up - before
-                if self._session.is_over:
-                    await link.finish()
-                    return
-                self._outbox_filled.clear()
-                await self._outbox_filled.wait()
+            while (message := await self._outbox.take()) is not None:
+                before = link.payload_bytes_up
+                await link.send(message)
+                if isinstance(message, Proposal) and message.tokens:
+                    self._tally.proposal_bytes += link.payload_bytes_up - before
+            await link.finish()
         except PacelineError as error:
             failures.append(error)
             await link.close()  # wakes the reader
@@ -304,13 +297,3 @@ class SessionRunner:
         with suppress(PacelineError):  # an address that cannot be read is no reason to fail
             self._resume_at = parse_address(opened.address) if opened.address else address
         self._around.rtt.add(address, self._around.clock.now_s() - self._opening_s)
-
-    def _post(self, message: EdgeMessage) -> None:
-        """Queue a message. The window bounds the queue: an acknowledgement replaces one that was not sent yet."""
-        if self._outbox and isinstance(self._outbox[-1], Close):
-            return  # what was decided before the end, and carried out after it
-        last = self._outbox[-1] if self._outbox else None
-        if isinstance(last, Proposal) and not last.tokens:
-            self._outbox.pop()
-        self._outbox.append(message)
-        self._outbox_filled.set()

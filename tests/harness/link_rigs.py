@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import grpc
 from harness.session_pair import SMALL_LIMITS, toy_identity
 
-from paceline.client.link import GrpcConnector, Link
+from paceline.client.grpc_link import GrpcConnector
+from paceline.client.link import Link
 from paceline.client.memory import memory_link
 from paceline.client.settings import ConnectionSettings
 from paceline.codec import decode_edge, encode_cloud, encode_identity, encode_limits

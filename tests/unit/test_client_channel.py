@@ -8,12 +8,16 @@ import pytest
 from harness.certificates import Certificates, make_certificates
 from harness.event_loop import run_async
 from harness.link_rigs import PeerService, serving
+from harness.relay import threaded_relay
 
 from paceline.client.channel import channel_options
-from paceline.client.link import GrpcConnector, describe
+from paceline.client.grpc_link import GrpcConnector, describe
 from paceline.client.settings import ConnectionSettings, DraftingSettings
 from paceline.errors import ConfigError, LinkClosed, LinkTimeout
+from paceline.messages import Commit
 from paceline.settings import Address
+from paceline.tokens import Position, TokenId
+from simulator.link import LinkSettings
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +114,30 @@ def test_streams_share_a_connection_and_a_broken_one_is_replaced() -> None:
         assert address not in connector._current
         assert channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
         await connector.close()
+
+    run_async(main())
+
+
+@pytest.mark.slow
+def test_a_flow_that_a_nat_has_forgotten_is_not_used_again() -> None:
+    settings = LinkSettings(drop_idle_after_s=0.2)
+    commit = Commit(position=Position(1), tokens=(TokenId(2),))
+
+    async def main() -> None:
+        service = PeerService()
+        connector = GrpcConnector(ConnectionSettings(silence_s=0.6))
+        async with serving(service) as address:
+            with threaded_relay(address, settings=settings) as relay:
+                forgotten = await connector.connect(relay.address)
+                await service.peers.get()
+                with pytest.raises(LinkTimeout):
+                    await forgotten.receive()
+                # The old connection still looks alive: no ping has failed yet.
+                fresh = await connector.connect(relay.address)
+                peer = await service.peers.get()
+                await peer.send(commit)
+                assert await fresh.receive() == commit
+                await connector.close()
 
     run_async(main())
 
