@@ -14,9 +14,11 @@ from cloud.admission import SessionSettings
 from cloud.scheduler import SchedulerSettings
 from cloud.service import VerificationService
 from cloud.sessions import Registry
+from cloud.statistics import VerifierStatistics
 from cloud.stepper import ModelThread, Stepper
 from cloud.tenants import Doorkeeper, TenantSettings
 from cloud.worker import Worker, WorkerSettings
+from cloud.workload import Workload
 from paceline.clock import MonotonicClock
 from paceline.engine.engine import Engine
 from paceline.errors import ConfigError, DrainingError
@@ -110,15 +112,35 @@ class Verifier:
     """A verifier that serves; made by `running_verifier`."""
 
     def __init__(
-        self, *, server: grpc.aio.Server, address: Address, registry: Registry, worker: Worker
+        self,
+        *,
+        server: grpc.aio.Server,
+        address: Address,
+        registry: Registry,
+        workload: Workload,
+        worker: Worker,
     ) -> None:
         self.address = address
         """Where it listens, with the real port."""
         self.registry = registry
         self.worker = worker
+        self._workload = workload
         self.health = health_aio.HealthServicer()
         self._server = server
         self._clock = MonotonicClock()
+
+    @property
+    def statistics(self) -> VerifierStatistics:
+        """What it has done so far and holds now."""
+        return VerifierStatistics(
+            num_sessions=len(self.registry.entries),
+            num_streams=self.registry.num_streams,
+            num_served=self._workload.num_served,
+            queue_ns=self._workload.queue_ns,
+            steps=self.worker.times,
+            engine=self.worker.engine_split,
+            memory=self.worker.memory,
+        )
 
     async def drain(self, *, within_s: float, hurry: asyncio.Event) -> None:
         """Refuse new sessions, let running ones finish or move, and end the rest.
@@ -162,20 +184,27 @@ async def running_verifier(engine: Engine, settings: VerifierSettings) -> AsyncI
     registry = Registry(
         settings.sessions,
         target=engine.identity,
-        max_draft_rows=settings.worker.max_draft_rows,
         clock=clock,
     )
+    workload = Workload(registry, max_draft_rows=settings.worker.max_draft_rows, clock=clock)
     doorkeeper = Doorkeeper(settings.tenants)
     server = grpc.aio.server(options=_options(settings))
     address = _bind(server, settings.server)
-    verifier = Verifier(server=server, address=address, registry=registry, worker=worker)
+    verifier = Verifier(
+        server=server, address=address, registry=registry, workload=workload, worker=worker
+    )
     pb_grpc.add_VerificationServiceServicer_to_server(
         VerificationService(registry=registry, doorkeeper=doorkeeper, clock=clock), server
     )
     health_pb2_grpc.add_HealthServicer_to_server(verifier.health, server)
     thread = ModelThread()
     stepper = Stepper(
-        registry=registry, worker=worker, thread=thread, settings=settings.scheduler, clock=clock
+        registry=registry,
+        workload=workload,
+        worker=worker,
+        thread=thread,
+        settings=settings.scheduler,
+        clock=clock,
     )
     try:
         await server.start()
@@ -188,7 +217,7 @@ async def running_verifier(engine: Engine, settings: VerifierSettings) -> AsyncI
                 registry.end_all(DrainingError("stream: this verifier has shut down"))
                 await server.stop(STOP_GRACE_S)
                 stepping.cancel()
-        registry.take_cache_orders()  # what is still to be freed goes with all the rest
+        registry.closing.clear()  # what is still to be freed goes with all the rest
         await thread.run(worker.close)
     finally:
         thread.close()

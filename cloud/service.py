@@ -16,7 +16,8 @@ from typing import cast
 import grpc
 from google.protobuf.message import DecodeError
 
-from cloud.sessions import Entry, Registry
+from cloud.entry import Entry
+from cloud.sessions import Registry
 from cloud.stream import Stream
 from cloud.tenants import Doorkeeper, Peer
 from paceline import codec

@@ -1,23 +1,17 @@
 """All sessions of a verifier: who may have one, which stream has it, when it is over. Belongs to the event loop.
 
-What a session decides is in `paceline.session.cloud`; here its effects are carried out. A session is in one of three
-stages as far as memory goes: its cache is *wanted* (the model thread has not made it yet), *held*, or *none*
-(its text is complete, only the log is kept for an edge that still reads or may come back).
+What a session decides is in `paceline.session.cloud`; here its effects are carried out.
 """
 
 import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import assert_never
 
 from cloud.admission import SessionSettings, check_open, session_limits
-from cloud.scheduler import SessionView
+from cloud.entry import Cache, Entry
 from cloud.stream import Stream
 from cloud.tenants import Peer
-from cloud.walk import Tree
-from cloud.worker import CacheView, OpenOrder, StepResult
 from paceline.clock import Clock
 from paceline.errors import (
     DrainingError,
@@ -42,61 +36,19 @@ from paceline.session.events import (
     LeaseExpired,
     Release,
     StartLease,
-    Stepped,
     StopLease,
     WorkReady,
 )
 from paceline.tokens import SessionId
 
 
-class Cache(StrEnum):
-    """What a session has on the model thread."""
-
-    WANTED = "wanted"
-    ORDERED = "ordered"
-    HELD = "held"
-    NONE = "none"
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Entry:
-    """One session."""
-
-    key: int
-    """Number within this process; never reused."""
-    session_id: SessionId
-    peer: Peer
-    session: CloudSession
-    stream: Stream | None
-    waiting_since_s: float
-    heard_at_s: float
-    """When the edge last said something."""
-    cache: Cache = Cache.WANTED
-    cache_view: CacheView = field(
-        default_factory=lambda: CacheView(num_to_prefill=1, waits_for=None)
-    )
-    lease_ends_s: float | None = None
-
-    @property
-    def is_admitted(self) -> bool:
-        """There was memory for it."""
-        return self.cache in {Cache.HELD, Cache.NONE}
-
-    @property
-    def owes_answer(self) -> bool:
-        """Nothing goes on until the edge says something: it has to acknowledge, or to close."""
-        return self.stream is not None and self.is_admitted and not self.session.may_step
-
-
 class Registry:
     """See the module."""
 
-    def __init__(
-        self, settings: SessionSettings, *, target: ModelIdentity, max_draft_rows: int, clock: Clock
-    ) -> None:
+    def __init__(self, settings: SessionSettings, *, target: ModelIdentity, clock: Clock) -> None:
         self.target = target
         self.step_ns = 0
-        """Time of the last step, in ns."""
+        """How long a step takes now; 0 before the first."""
         self.work = asyncio.Event()
         """Set when there may be something to do on the model thread, or a deadline has moved."""
         self.no_streams = asyncio.Event()
@@ -104,11 +56,11 @@ class Registry:
         self.no_streams.set()
         self._settings = settings
         self._limits = session_limits(settings, target)
-        self._max_draft_rows = max_draft_rows
         self._clock = clock
         self._entries: dict[int, Entry] = {}
         self._by_id: dict[SessionId, Entry] = {}
-        self._closing: set[int] = set()
+        self.closing: set[int] = set()
+        """Sessions whose caches are to be freed."""
         self._next_key = 1
         self._drain_deadline_s: float | None = None
 
@@ -124,10 +76,14 @@ class Registry:
         """Every session there is, the oldest first."""
         return tuple(self._entries.values())
 
+    def get(self, key: int) -> Entry | None:
+        """Return a session, or None if it is closed."""
+        return self._entries.get(key)
+
     @property
     def is_empty(self) -> bool:
         """There is no session, and no cache of one that is still to be freed."""
-        return not self._entries and not self._closing
+        return not self._entries and not self.closing
 
     @property
     def num_streams(self) -> int:
@@ -146,7 +102,7 @@ class Registry:
             worker_keys: sessions that hold a cache on the model thread, at a moment when it has nothing to do.
         """
         held = {entry.key for entry in self._entries.values() if entry.cache is Cache.HELD}
-        assert set(worker_keys) == held | self._closing, (set(worker_keys), held, self._closing)
+        assert set(worker_keys) == held | self.closing, (set(worker_keys), held, self.closing)
         assert set(self._by_id) == {entry.session_id for entry in self._entries.values()}
         for key, entry in self._entries.items():
             assert entry.key == key
@@ -221,7 +177,7 @@ class Registry:
             RemoteProtocolError: the edge broke the rules.
         """
         could_step = entry.session.may_step
-        self._handle(entry, FromEdge(stream=stream.number, message=message))
+        self.handle(entry, FromEdge(stream=stream.number, message=message))
         entry.heard_at_s = self._clock.now_s()
         if not could_step and entry.session.may_step:
             entry.waiting_since_s = entry.heard_at_s
@@ -230,7 +186,7 @@ class Registry:
         """The stream has ended, for whatever reason."""
         if entry.stream is stream:
             entry.stream = None
-        self._handle(entry, Detach(stream=stream.number))
+        self.handle(entry, Detach(stream=stream.number))
         if self.num_streams == 0:
             self.no_streams.set()
 
@@ -238,7 +194,7 @@ class Registry:
         """End a session and, with this error, its stream."""
         if entry.stream is not None:
             entry.stream.end(error)
-        self._handle(entry, Abort())
+        self.handle(entry, Abort())
 
     def drain(self, deadline_s: float) -> None:
         """Take no new sessions; tell all edges to move by then."""
@@ -252,101 +208,14 @@ class Registry:
         for entry in self.entries:
             self.fail(entry, error)
 
-    # --- the stepper asks
-
-    def take_cache_orders(self) -> tuple[list[int], list[OpenOrder]]:
-        """Return which caches to free and which to make; from here on they count as done."""
-        closes = sorted(self._closing)
-        self._closing.clear()
-        opens = []
-        for entry in self._entries.values():
-            if entry.cache is Cache.WANTED:
-                entry.cache = Cache.ORDERED
-                opens.append(self._open_order(entry))
-        return closes, opens
-
-    def cache_opened(self, key: int, error: PacelineError | None) -> None:
-        """A cache was made, or refused."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return  # closed meanwhile, and in `_closing`
-        if error is not None:
-            entry.cache = Cache.NONE
-            self.fail(entry, error)
-            return
-        entry.cache = Cache.HELD
-        entry.waiting_since_s = self._clock.now_s()
-        if entry.stream is not None:
-            entry.stream.wake()
-
-    def cache_views(self, views: dict[int, CacheView]) -> None:
-        """Take the state of the caches."""
-        for key, view in views.items():
-            entry = self._entries.get(key)
-            if entry is not None:
-                entry.cache_view = view
-
-    def scheduler_views(self) -> tuple[list[SessionView], dict[int, Tree]]:
-        """Return what the scheduler may choose from, and the drafts of those that have any."""
-        views: list[SessionView] = []
-        trees: dict[int, Tree] = {}
-        for entry in self._entries.values():
-            if entry.cache is not Cache.HELD:
-                continue
-            offer = entry.session.offer(self._max_draft_rows)
-            trees[entry.key] = Tree(tokens=offer.tokens, parents=offer.parents)
-            views.append(
-                SessionView(
-                    key=entry.key,
-                    may_step=entry.session.may_step,
-                    waiting_since_s=entry.waiting_since_s,
-                    num_to_prefill=entry.cache_view.num_to_prefill,
-                    waits_for=entry.cache_view.waits_for,
-                    num_offered=len(offer.tokens),
-                    has_drafts=entry.session.has_drafts,
-                    edge_is_idle=entry.session.edge_is_idle,
-                )
-            )
-        return views, trees
-
-    def stepped(self, result: StepResult, keys: Sequence[int], *, started_s: float) -> None:
-        """Hand out what a step yielded.
-
-        Args:
-            result: of the step.
-            keys: sessions that had rows in it.
-            started_s: when it was started.
-        """
-        self.step_ns = result.step_ns
-        now_s = self._clock.now_s()
-        for key in keys:
-            entry = self._entries.get(key)
-            if entry is None:
-                continue  # closed during the step
-            waited_s, entry.waiting_since_s = started_s - entry.waiting_since_s, now_s
-            error, served = result.failed.get(key), result.served.get(key)
-            if error is not None:
-                self.fail(entry, error)
-            elif served is not None:
-                self._handle(
-                    entry,
-                    Stepped(
-                        tokens=served.tokens,
-                        queue_ns=max(0, int(waited_s * 1e9)),
-                        verify_ns=result.step_ns,
-                        num_rows=result.num_rows,
-                        logprobs=served.logprobs,
-                    ),
-                )
-                if entry.session.finish is not None:
-                    self._free_cache(entry)
+    # --- time passes
 
     def expire(self) -> None:
         """End leases that are over, and streams whose edge has owed an answer for too long."""
         now_s = self._clock.now_s()
         for entry in self.entries:
             if entry.lease_ends_s is not None and entry.lease_ends_s <= now_s:
-                self._handle(entry, LeaseExpired())
+                self.handle(entry, LeaseExpired())
             elif entry.owes_answer and entry.heard_at_s + self._settings.silence_s <= now_s:
                 assert entry.stream is not None
                 entry.stream.end(
@@ -384,20 +253,8 @@ class Registry:
                     retry_after_s=self._settings.retry_after_s,
                 )
 
-    def _open_order(self, entry: Entry) -> OpenOrder:
-        request = entry.session.request
-        end = len(request.prompt) + min(request.max_tokens, self._limits.max_tokens)
-        return OpenOrder(
-            key=entry.key,
-            text=tuple(entry.session.log),
-            num_output=len(request.output),
-            max_length=min(end, self._limits.context_length),
-            sampling=request.sampling,
-            num_logprobs=request.num_logprobs,
-            tenant=entry.peer.namespace,
-        )
-
-    def _handle(self, entry: Entry, event: CloudEvent) -> None:
+    def handle(self, entry: Entry, event: CloudEvent) -> None:
+        """Hand an event to a session and do what it says."""
         self._apply(entry, entry.session.handle(event))
 
     def _apply(self, entry: Entry, effects: Sequence[CloudEffect]) -> None:
@@ -426,12 +283,13 @@ class Registry:
     def _release(self, entry: Entry) -> None:
         del self._entries[entry.key]
         del self._by_id[entry.session_id]
-        self._free_cache(entry)
+        self.free_cache(entry)
         if entry.stream is not None:
             entry.stream.end()
 
-    def _free_cache(self, entry: Entry) -> None:
+    def free_cache(self, entry: Entry) -> None:
+        """Free what the session holds on the model thread, as soon as that has a moment."""
         if entry.cache in {Cache.ORDERED, Cache.HELD}:
-            self._closing.add(entry.key)
+            self.closing.add(entry.key)
         entry.cache = Cache.NONE
         self.work.set()

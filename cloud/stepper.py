@@ -9,10 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from cloud.orders import CacheView, StepOrder, StepResult
 from cloud.scheduler import Plan, SchedulerSettings, plan_step
 from cloud.sessions import Registry
 from cloud.walk import NO_DRAFTS, Tree
-from cloud.worker import CacheView, StepOrder, StepResult, Worker
+from cloud.worker import Worker
+from cloud.workload import Workload
 from paceline.clock import Clock
 
 P = ParamSpec("P")
@@ -42,12 +44,14 @@ class Stepper:
         self,
         *,
         registry: Registry,
+        workload: Workload,
         worker: Worker,
         thread: ModelThread,
         settings: SchedulerSettings,
         clock: Clock,
     ) -> None:
         self._registry = registry
+        self._workload = workload
         self._worker = worker
         self._thread = thread
         self._settings = settings
@@ -60,7 +64,7 @@ class Stepper:
             self._registry.work.clear()
             self._registry.expire()
             await self._arrange()
-            views, trees = self._registry.scheduler_views()
+            views, trees = self._workload.scheduler_views()
             plan = plan_step(views, self._settings, now_s=self._clock.now_s())
             if plan.rows or plan.take_over:
                 await self._step(plan, trees)
@@ -69,12 +73,12 @@ class Stepper:
 
     async def _arrange(self) -> None:
         """Free and make caches."""
-        closes, opens = self._registry.take_cache_orders()
+        closes, opens = self._workload.take_cache_orders()
         if closes or opens:
             answers = await self._thread.run(self._worker.arrange, closes, opens)
             for key, error in answers.items():
-                self._registry.cache_opened(key, error)
-            self._registry.cache_views(await self._thread.run(self._worker.views))
+                self._workload.cache_opened(key, error)
+            self._workload.cache_views(await self._thread.run(self._worker.views))
 
     async def _step(self, plan: Plan, trees: dict[int, Tree]) -> None:
         orders = [
@@ -87,8 +91,8 @@ class Stepper:
         ]
         started_s = self._clock.now_s()
         result, views = await self._thread.run(self._step_and_look, orders, plan.take_over)
-        self._registry.cache_views(views)
-        self._registry.stepped(result, [order.key for order in orders], started_s=started_s)
+        self._workload.cache_views(views)
+        self._workload.stepped(result, [order.key for order in orders], started_s=started_s)
 
     def _step_and_look(
         self, orders: list[StepOrder], take_over: tuple[int, ...]

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cloud.walk import NO_DRAFTS, ROOT, Ask, Tree, Walk, walk
+from cloud.orders import CacheView, OpenOrder, Served, StepOrder, StepResult, StepTimes
+from cloud.walk import ROOT, Ask, Walk, walk
 from paceline.clock import MonotonicClock
 from paceline.engine.engine import Engine
-from paceline.engine.rows import RowGroup
+from paceline.engine.rows import MemoryStats, RowGroup, StepSplit
 from paceline.engine.sequence import CacheSequence
 from paceline.errors import ConfigError, ModelError, PacelineError
 from paceline.messages import TokenLogprobs
 from paceline.sampling.coupled import RowDraw, Sampler, draw_rows
 from paceline.sampling.logprobs import logprobs
-from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import Position, TokenId
 
 NOISE_AHEAD = 32
@@ -53,78 +53,6 @@ class WorkerSettings:
             raise ConfigError(f"min_step_s: got {self.min_step_s}, expected 0 to 10")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenOrder:
-    """Asks for cache and sampler of a session."""
-
-    key: int
-    text: tuple[TokenId, ...]
-    """Prompt and output so far; at least one token."""
-    num_output: int
-    """How many of them, at the end, are output: penalties count those only."""
-    max_length: int
-    """Most tokens of prompt and output together, ever."""
-    sampling: SamplingSettings
-    num_logprobs: int
-    tenant: str
-    """Whose prefixes it may share; empty for nobody's."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepOrder:
-    """One session's rows in a step: prefill, or the root with drafts. Prefill that ends the prompt yields a token."""
-
-    key: int
-    num_prefill: int = 0
-    drafts: Tree = NO_DRAFTS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheView:
-    """What the scheduler must know of a session's cache."""
-
-    num_to_prefill: int
-    waits_for: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What the target drew for one session."""
-
-    tokens: tuple[TokenId, ...]
-    logprobs: tuple[TokenLogprobs, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepTimes:
-    """Where the time of steps went, in ns of the model thread. Sums over steps; subtract two to look at some."""
-
-    num_steps: int = 0
-    num_rows: int = 0
-    num_prefill_rows: int = 0
-    forward_ns: int = 0
-    """The model, and choosing cache slots; `Engine.step_split` divides it further."""
-    sampling_ns: int = 0
-    """Filters, noise that was not ready, draws, log probabilities."""
-    walk_ns: int = 0
-    """Following the draws through the trees."""
-    commit_ns: int = 0
-    """Keeping the rows of the accepted path, freeing the others."""
-    padding_ns: int = 0
-    """Waiting for `min_step_s`."""
-    total_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepResult:
-    """What a step yielded, by session key."""
-
-    served: dict[int, Served]
-    failed: dict[int, ModelError]
-    step_ns: int
-    num_rows: int
-
-
 @dataclass(slots=True, kw_only=True)
 class _Seat:
     """A session as this thread knows it."""
@@ -147,6 +75,7 @@ class Worker:
         self._clock = MonotonicClock()
         self._seats: dict[int, _Seat] = {}
         self._times = StepTimes()
+        self._memory = engine.memory
 
     @property
     def keys(self) -> frozenset[int]:
@@ -158,18 +87,29 @@ class Worker:
         """Where the time went since the start; a frozen value, safe to read from any thread."""
         return self._times
 
+    @property
+    def memory(self) -> MemoryStats:
+        """Memory of all caches after the last change; a frozen value, safe to read from any thread."""
+        return self._memory
+
+    @property
+    def engine_split(self) -> StepSplit:
+        """Where the time of forward passes went since the start; a frozen value, safe to read from any thread."""
+        return self._engine.step_split
+
     def arrange(
         self, closes: Sequence[int], opens: Sequence[OpenOrder]
     ) -> dict[int, PacelineError | None]:
         """Free caches, then make new ones; return for each order None or why it was refused."""
         for key in closes:
             self._close(key)
-        return {order.key: self._open(order) for order in opens}
+        answers = {order.key: self._open(order) for order in opens}
+        self._memory = self._engine.memory
+        return answers
 
     def close(self) -> None:
         """Free every cache."""
-        for key in list(self._seats):
-            self._close(key)
+        self.arrange(list(self._seats), [])
 
     def views(self) -> dict[int, CacheView]:
         """Return the state of every cache."""
@@ -206,19 +146,24 @@ class Worker:
         if orders and padding_s > 0.0:
             time.sleep(padding_s)
         ended_ns = self._clock.now_ns()
-        num_rows = sum(order.num_prefill or 1 + len(order.drafts.tokens) for order in orders)
-        old = self._times
-        self._times = StepTimes(
-            num_steps=old.num_steps + (1 if orders else 0),
-            num_rows=old.num_rows + num_rows,
-            num_prefill_rows=old.num_prefill_rows + sum(order.num_prefill for order in orders),
-            forward_ns=old.forward_ns + forwarded_ns - started_ns,
-            sampling_ns=old.sampling_ns + sampling_ns,
-            walk_ns=old.walk_ns + walked_ns - forwarded_ns - sampling_ns,
-            commit_ns=old.commit_ns + committed_ns - walked_ns,
-            padding_ns=old.padding_ns + ended_ns - committed_ns,
-            total_ns=old.total_ns + ended_ns - started_ns,
+        num_prefill_rows = sum(order.num_prefill for order in orders)
+        num_rows = num_prefill_rows + sum(
+            1 + len(order.drafts.tokens) for order in orders if not order.num_prefill
         )
+        self._times = self._times.plus(
+            StepTimes(
+                num_steps=1 if orders else 0,
+                num_rows=num_rows,
+                num_prefill_rows=num_prefill_rows,
+                forward_ns=forwarded_ns - started_ns,
+                sampling_ns=sampling_ns,
+                walk_ns=walked_ns - forwarded_ns - sampling_ns,
+                commit_ns=committed_ns - walked_ns,
+                padding_ns=ended_ns - committed_ns,
+                total_ns=ended_ns - started_ns,
+            )
+        )
+        self._memory = self._engine.memory
         return StepResult(
             served={
                 key: Served(tokens=walked.tokens, logprobs=values)

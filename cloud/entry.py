@@ -1,0 +1,52 @@
+"""One session, as the event loop keeps it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cloud.orders import CacheView
+from cloud.stream import Stream
+from cloud.tenants import Peer
+from paceline.session.cloud import CloudSession
+from paceline.tokens import SessionId
+
+
+class Cache(StrEnum):
+    """What a session has on the model thread."""
+
+    WANTED = "wanted"
+    """Nobody has asked for it yet."""
+    ORDERED = "ordered"
+    """The model thread has been asked."""
+    HELD = "held"
+    NONE = "none"
+    """Refused, or freed because the text is complete: the log alone is kept, for an edge that reads on or comes back."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Entry:
+    """One session."""
+
+    key: int
+    """Number within this process; never reused."""
+    session_id: SessionId
+    peer: Peer
+    session: CloudSession
+    stream: Stream | None
+    waiting_since_s: float
+    heard_at_s: float
+    """When the edge last said something."""
+    cache: Cache = Cache.WANTED
+    cache_view: CacheView = field(
+        default_factory=lambda: CacheView(num_to_prefill=1, waits_for=None)
+    )
+    lease_ends_s: float | None = None
+
+    @property
+    def is_admitted(self) -> bool:
+        """There was memory for it."""
+        return self.cache in {Cache.HELD, Cache.NONE}
+
+    @property
+    def owes_answer(self) -> bool:
+        """Nothing goes on until the edge says something: it has to acknowledge, or to close."""
+        return self.stream is not None and self.is_admitted and not self.session.may_step

@@ -1,0 +1,133 @@
+"""What the sessions want from the model thread, and handing out what it yields. Belongs to the event loop."""
+
+from collections.abc import Sequence
+
+from cloud.entry import Cache, Entry
+from cloud.orders import CacheView, OpenOrder, StepResult
+from cloud.scheduler import SessionView
+from cloud.sessions import Registry
+from cloud.walk import Tree
+from paceline.clock import Clock
+from paceline.errors import PacelineError
+from paceline.session.events import Stepped
+
+
+class Workload:
+    """The registry, as the stepper sees it."""
+
+    def __init__(self, registry: Registry, *, max_draft_rows: int, clock: Clock) -> None:
+        self.queue_ns = 0
+        """Sum over sessions and steps of the time a session waited for its step."""
+        self.num_served = 0
+        """How often a session got tokens."""
+        self._registry = registry
+        self._max_draft_rows = max_draft_rows
+        self._clock = clock
+
+    def take_cache_orders(self) -> tuple[list[int], list[OpenOrder]]:
+        """Return which caches to free and which to make; from here on they count as done."""
+        closes = sorted(self._registry.closing)
+        self._registry.closing.clear()
+        opens = []
+        for entry in self._registry.entries:
+            if entry.cache is Cache.WANTED:
+                entry.cache = Cache.ORDERED
+                opens.append(self._open_order(entry))
+        return closes, opens
+
+    def cache_opened(self, key: int, error: PacelineError | None) -> None:
+        """A cache was made, or refused."""
+        entry = self._registry.get(key)
+        if entry is None:
+            return  # closed meanwhile, and in `_closing`
+        if error is not None:
+            entry.cache = Cache.NONE
+            self._registry.fail(entry, error)
+            return
+        entry.cache = Cache.HELD
+        entry.waiting_since_s = self._clock.now_s()
+        if entry.stream is not None:
+            entry.stream.wake()
+
+    def cache_views(self, views: dict[int, CacheView]) -> None:
+        """Take the state of the caches."""
+        for key, view in views.items():
+            entry = self._registry.get(key)
+            if entry is not None:
+                entry.cache_view = view
+
+    def scheduler_views(self) -> tuple[list[SessionView], dict[int, Tree]]:
+        """Return what the scheduler may choose from, and the drafts of those that have any."""
+        views: list[SessionView] = []
+        trees: dict[int, Tree] = {}
+        for entry in self._registry.entries:
+            if entry.cache is not Cache.HELD:
+                continue
+            offer = entry.session.offer(self._max_draft_rows)
+            trees[entry.key] = Tree(tokens=offer.tokens, parents=offer.parents)
+            views.append(
+                SessionView(
+                    key=entry.key,
+                    may_step=entry.session.may_step,
+                    waiting_since_s=entry.waiting_since_s,
+                    num_to_prefill=entry.cache_view.num_to_prefill,
+                    waits_for=entry.cache_view.waits_for,
+                    num_offered=len(offer.tokens),
+                    has_drafts=entry.session.has_drafts,
+                    edge_is_idle=entry.session.edge_is_idle,
+                )
+            )
+        return views, trees
+
+    def stepped(self, result: StepResult, keys: Sequence[int], *, started_s: float) -> None:
+        """Hand out what a step yielded.
+
+        Args:
+            result: of the step.
+            keys: sessions that had rows in it.
+            started_s: when it was started.
+        """
+        self._note_step(result.step_ns)
+        now_s = self._clock.now_s()
+        for key in keys:
+            entry = self._registry.get(key)
+            if entry is None:
+                continue  # closed during the step
+            waited_s, entry.waiting_since_s = started_s - entry.waiting_since_s, now_s
+            error, served = result.failed.get(key), result.served.get(key)
+            if error is not None:
+                self._registry.fail(entry, error)
+            elif served is not None:
+                queue_ns = max(0, int(waited_s * 1e9))
+                self.queue_ns += queue_ns
+                self.num_served += 1
+                self._registry.handle(
+                    entry,
+                    Stepped(
+                        tokens=served.tokens,
+                        queue_ns=queue_ns,
+                        verify_ns=result.step_ns,
+                        num_rows=result.num_rows,
+                        logprobs=served.logprobs,
+                    ),
+                )
+                if entry.session.finish is not None:
+                    self._registry.free_cache(entry)
+
+    def _open_order(self, entry: Entry) -> OpenOrder:
+        request = entry.session.request
+        end = len(request.prompt) + min(request.max_tokens, self._registry.limits.max_tokens)
+        return OpenOrder(
+            key=entry.key,
+            text=tuple(entry.session.log),
+            num_output=len(request.output),
+            max_length=min(end, self._registry.limits.context_length),
+            sampling=request.sampling,
+            num_logprobs=request.num_logprobs,
+            tenant=entry.peer.namespace,
+        )
+
+    def _note_step(self, step_ns: int) -> None:
+        """Follow the time of a step, smoothed: edges plan with it."""
+        before = self._registry.step_ns
+        self._registry.step_ns = step_ns if before == 0 else before + (step_ns - before) // 8
