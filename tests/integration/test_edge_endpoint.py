@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import openai
@@ -12,6 +14,7 @@ from harness.endpoint import (
     ANY_PORT,
     KEY,
     MODEL,
+    Scene,
     expected_tokens,
     printable_bias,
     scene,
@@ -66,6 +69,7 @@ async def lines(url: str, body: dict[str, Any]) -> list[str]:
         return (await answer.text()).split("\n")
 
 
+@pytest.mark.slow
 def test_an_answer_in_one_piece_is_the_targets_own() -> None:
     async def run() -> None:
         async with scene() as here:
@@ -160,6 +164,7 @@ def test_a_stop_token_ends_the_text() -> None:
     run_async(run())
 
 
+@pytest.mark.slow
 def test_same_seed_same_text() -> None:
     async def run() -> None:
         async with scene() as here:
@@ -183,6 +188,7 @@ def test_same_seed_same_text() -> None:
     run_async(run())
 
 
+@pytest.mark.slow
 def test_filters_and_penalties_reach_the_target() -> None:
     settings = {
         "top_p": 0.8,
@@ -208,6 +214,7 @@ def test_filters_and_penalties_reach_the_target() -> None:
     assert text != expected_text(temperature=1.1, seed=3)
 
 
+@pytest.mark.slow
 def test_logprobs_are_the_targets() -> None:
     ids = prompt_ids()
     model = tiny_model(llama_config())
@@ -392,6 +399,7 @@ def test_too_many_at_once_are_told_to_come_again() -> None:
     run_async(run())
 
 
+@pytest.mark.slow
 def test_a_waiting_stream_says_that_it_lives() -> None:
     slow = WorkerSettings(min_step_s=0.3)
     settings = EndpointSettings(listen=ANY_PORT, keep_alive_s=0.05)
@@ -425,6 +433,58 @@ def test_a_verifier_that_goes_away_is_told_before_and_within_a_stream() -> None:
             async with aiohttp.ClientSession() as session, session.get(f"{here.url}/health") as ill:
                 assert ill.status == 503
                 assert (await ill.json())["verifier"]["reachable"] is False
+            await settled(here.verifier, here.engine)
+
+    run_async(run())
+
+
+async def raw_post(here: Scene, body: bytes, *, length: int) -> tuple[asyncio.StreamReader, Any]:
+    """Send a request by hand over a socket that takes little at a time."""
+    address = urlsplit(here.url)
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, (address.hostname, address.port))
+    reader, writer = await asyncio.open_connection(sock=raw, limit=4096)
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+    writer.write(head.encode() + body)
+    await writer.drain()
+    return reader, writer
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.endpoint.service.READ_S", 0.05)
+
+    async def run() -> bytes:
+        async with scene() as here:
+            reader, writer = await raw_post(here, b"{", length=100)
+            status = await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+            return status
+
+    assert b" 408 " in run_async(run())
+
+
+@pytest.mark.slow
+def test_a_client_that_never_reads_frees_the_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.endpoint.stream.WRITE_S", 0.1)
+    # 2 MB of log probabilities; the session itself ends long before they are written.
+    body = json.dumps(request(stream=True, max_tokens=450, logprobs=True, top_logprobs=20)).encode()
+
+    async def run() -> None:
+        async with scene() as here:
+            _, writer = await raw_post(here, body, length=len(body))
+            writer.transport.pause_reading()
+            async with asyncio.timeout(10.0):
+                while here.service.num_admitted == 0:  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(0)
+                while here.service.num_admitted:  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(0.01)
+            writer.transport.abort()
             await settled(here.verifier, here.engine)
 
     run_async(run())
