@@ -127,7 +127,8 @@ class ToyCloud:
     def drain(self) -> None:
         """Ask every edge to move."""
         for stream in self._streams:
-            self._post(stream, Drain(deadline_ms=60_000))
+            if stream.session is not None:  # `Opened` always comes first
+                self._post(stream, Drain(deadline_ms=60_000))
 
     @property
     def num_drafted(self) -> int:
