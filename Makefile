@@ -19,7 +19,7 @@ define quietly
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format stubs install install-dev clean distclean
+.PHONY: help demo test core test-fast lint format stubs install install-dev clean distclean
 
 help:  ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +27,13 @@ help:  ## Show this
 demo: install  ## Answer a prompt over an emulated 60 ms link, with drafts and without
 	@$(BIN)/paceline demo
 
-test: lint  ## Run every check and every test
+test: lint core  ## Run every check and every test
 	$(BIN)/pytest
+
+core: install-dev  ## Show that quick tests reach every branch of the pure core
+	$(BIN)/pytest -q tests/unit/test_session_*.py tests/unit/test_codec*.py tests/unit/test_scheduler*.py tests/unit/test_walk*.py \
+		-m "not slow" --cov=paceline.session --cov=paceline.codec --cov=cloud.scheduler --cov=cloud.walk --cov-branch \
+		--cov-fail-under=100 --cov-report=term-missing:skip-covered
 
 test-fast: install-dev  ## Run the tests that take a moment only
 	$(BIN)/pytest -m "not slow and not real"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from paceline.client.link import Link
 from paceline.client.outcome import Statistics
 from paceline.messages import Commit
-from paceline.session.edge import EdgeCounts
+from paceline.session.drafting import EdgeCounts
 
 
 @dataclass(slots=True, kw_only=True)

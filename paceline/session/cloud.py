@@ -32,18 +32,10 @@ from paceline.session.events import (
     WorkReady,
 )
 from paceline.session.names import Names, Place
+from paceline.session.offer import Offer
 from paceline.session.table import CloudKind, CloudState, cloud_leads_to
 from paceline.session.tree import Node, root_after
 from paceline.tokens import Position, TokenId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """Live nodes below the committed text, a parent before its children, ready to be rows of a forward."""
-
-    tokens: tuple[TokenId, ...]
-    parents: tuple[int, ...]
-    """Index into `tokens`, or -1 for the committed end."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,13 +2,12 @@
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
 
 from paceline.errors import (
     LocalProtocolError,
     ProtocolError,
-    RemoteProtocolError,
     SessionLostError,
 )
 from paceline.messages import (
@@ -25,6 +24,8 @@ from paceline.messages import (
     Proposal,
     Resume,
 )
+from paceline.session.belief import check_commit, check_opened
+from paceline.session.drafting import DraftRequest, EdgeCounts
 from paceline.session.events import (
     Deliver,
     Drafted,
@@ -53,35 +54,6 @@ STORY_LENGTH = 16
 
 FLOOR_LEAD = 64
 """Assumed max_lead before `Opened` tells it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DraftRequest:
-    """What the drafter may go on from: the committed text, then `path`, then its guesses."""
-
-    position: Position
-    """Length of the committed text."""
-
-    path: tuple[TokenId, ...]
-    """The live guesses to go on from."""
-
-    limit: int
-    """Most tokens worth drafting; at least 1."""
-
-
-@dataclass(slots=True, kw_only=True)
-class EdgeCounts:
-    """What became of this edge's drafts, over all streams of the session."""
-
-    drafted: int = 0
-    """Nodes sent, each once per stream that sent it."""
-    unsent: int = 0
-    """Guesses that were contradicted before they were sent."""
-    judged: int = 0
-    accepted: int = 0
-    late: int = 0
-    stale: int = 0
-    steps: int = 0
 
 
 class EdgeSession:
@@ -263,32 +235,11 @@ class EdgeSession:
         self._go(EdgeKind.OPENED)
         if self.is_over:
             return ()
-        self._check_opened(opened)
+        check_opened(opened, request=self.request, weights=self._weights, length=self.length)
         self.opened = opened
         self._weights = opened.target.weights_fingerprint
         self._limit = opened.limits.window
         return self._flush()
-
-    def _check_opened(self, opened: Opened) -> None:
-        if opened.length < self.length:
-            raise RemoteProtocolError(
-                f"opened.length: got {opened.length}, expected at least {self.length}, which was committed before"
-            )
-        if opened.limits.window < FLOOR_WINDOW:
-            raise RemoteProtocolError(
-                f"opened.limits.window: got {opened.limits.window}, expected at least {FLOOR_WINDOW}"
-            )
-        target, tokenizer = opened.target, self.request.tokenizer_fingerprint
-        if target.tokenizer_fingerprint != tokenizer:
-            raise RemoteProtocolError(
-                f"opened.target.tokenizer_fingerprint: got {target.tokenizer_fingerprint.hex()}, expected "
-                f"{tokenizer.hex()}; the verifier should have refused"
-            )
-        if self._weights and target.weights_fingerprint != self._weights:
-            raise RemoteProtocolError(
-                f"opened.target.weights_fingerprint: got {target.weights_fingerprint.hex()}, expected "
-                f"{self._weights.hex()}; the verifier should have refused"
-            )
 
     def _on_commit(self, commit: Commit) -> tuple[EdgeEffect, ...]:
         was_over = self.is_over
@@ -297,7 +248,7 @@ class EdgeSession:
             return ()  # it was under way when the text ended here
         known = self.length
         skip = known - commit.position
-        self._check_commit(commit, skip)
+        check_commit(commit, request=self.request, log=self.log)
         for token in commit.tokens[skip:]:
             self._commit(token)
         self._count(commit)
@@ -316,26 +267,6 @@ class EdgeSession:
                 Finished(reason=commit.finish),
             )
         return (*deliver, *self._flush())
-
-    def _check_commit(self, commit: Commit, skip: int) -> None:
-        known, end = self.length, commit.position + len(commit.tokens)
-        if skip < 0:
-            raise RemoteProtocolError(
-                f"commit.position: got {commit.position}, expected at most {known}, the end of what was committed before"
-            )
-        if tuple(self.log[commit.position : end]) != commit.tokens[:skip]:
-            raise RemoteProtocolError(
-                f"commit.tokens: they contradict what was committed from {commit.position} to {known}"
-            )
-        last = len(self.request.prompt) + self.request.max_tokens
-        if end > max(last, known):
-            raise RemoteProtocolError(
-                f"commit.tokens: got text up to {end}, expected at most {last}, prompt and max_tokens"
-            )
-        if commit.finish is not None and end < known:
-            raise RemoteProtocolError(
-                f"commit.finish: got it after {end} tokens, but {known} were committed before"
-            )
 
     def _commit(self, token: TokenId) -> None:
         self.log.append(token)

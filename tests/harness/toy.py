@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paceline.session.cloud import Offer
+from paceline.session.offer import Offer
 from paceline.tokens import TokenId
 
 
