@@ -1,5 +1,6 @@
 """The agent's endpoint in this process, before a real verifier with a tiny model, and OpenAI's own client."""
 
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ async def scene(
     drafter: Drafter | None = None,
     endpoint: EndpointSettings | None = None,
     give_up_after_s: float = 5.0,
+    send_buffer_bytes: int | None = None,
     **verifier_settings: Any,
 ) -> AsyncIterator[Scene]:
     """An endpoint before a verifier. Afterwards no session, no memory and no admitted request may be left."""
@@ -106,8 +108,12 @@ async def scene(
         info = await client.describe()
         model = ServedModel(name=MODEL, target=info.target, limits=info.limits)
         service = Service(client, tokenizer=tiny_tokenizer(), model=model, settings=settings)
+        listener = bound(settings.listen)
+        if send_buffer_bytes is not None:
+            # Connections inherit it; the system's own buffers hold megabytes.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         async with (
-            serving_http(service, listener=bound(settings.listen)) as address,
+            serving_http(service, listener=listener) as address,
             AsyncOpenAI(
                 base_url=f"http://{address}/v1", api_key=settings.api_key or KEY, max_retries=0
             ) as openai,

@@ -472,11 +472,11 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 def test_a_client_that_never_reads_frees_the_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.endpoint.stream.WRITE_S", 0.1)
-    # 2 MB of log probabilities; the session itself ends long before they are written.
+    # 1 MB of log probabilities, beyond all buffers.
     body = json.dumps(request(stream=True, max_tokens=450, logprobs=True, top_logprobs=20)).encode()
 
     async def run() -> None:
-        async with scene() as here:
+        async with scene(send_buffer_bytes=4096) as here:
             _, writer = await raw_post(here, body, length=len(body))
             writer.transport.pause_reading()
             async with asyncio.timeout(10.0):
