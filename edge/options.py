@@ -93,7 +93,7 @@ _CONNECTION_OPTIONS = (
 _ANSWER_OPTIONS = (
     click.option(
         "--max-tokens",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, 2**31 - 1),
         default=DEFAULT_MAX_TOKENS,
         help="Most tokens of an answer.",
     ),

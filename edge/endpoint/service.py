@@ -205,7 +205,10 @@ class Service:
         return self._client.generate(
             messages=wanted.messages,
             prompt=wanted.prompt,
-            max_tokens=wanted.max_tokens or self._settings.max_tokens,
+            # More than the verifier ever gives is the same as what it gives.
+            max_tokens=min(
+                wanted.max_tokens or self._settings.max_tokens, self._model.limits.max_tokens
+            ),
             sampling=wanted.sampling,
             stop=wanted.stop,
             # Zero would mean none at all; the token's own comes with the first alternative.

@@ -150,6 +150,19 @@ def test_a_stop_string_ends_the_text_and_is_not_in_it(*, as_list: bool) -> None:
     run_async(run())
 
 
+@pytest.mark.slow
+def test_a_bound_beyond_all_bounds_is_what_the_context_leaves() -> None:
+    async def run() -> None:
+        async with scene() as here:
+            answer = await here.openai.chat.completions.create(**request(max_tokens=2**40))
+            context = here.engine.identity.context_length
+        assert answer.usage is not None
+        assert answer.usage.total_tokens == context
+        assert answer.choices[0].finish_reason == "length"
+
+    run_async(run())
+
+
 def test_a_stop_token_ends_the_text() -> None:
     async def run() -> None:
         async with scene() as here:
