@@ -125,14 +125,20 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
             first = await self._first_message(context)
             async with self._session(first, stream) as entry, asyncio.TaskGroup() as group:
                 reader = group.create_task(self._read(context, entry, stream))
-                await self._write(context, entry, stream)
+                writer = group.create_task(self._write(context, entry, stream))
+                await stream.over.wait()
                 reader.cancel()
+                # The writer comes to its end by itself, unless its edge does not read what it sends.
+                _, stuck = await asyncio.wait([writer], timeout=GOODBYE_S)
+                writer.cancel()
         except PacelineError as error:
-            # Before there was a session, or before it was opened: nothing to clean up.
+            # Before there was a session: nothing to clean up.
             await _goodbye(context, error, length=0)
             return
         if stream.error is not None:
-            await _goodbye(context, stream.error, length=entry.session.length)
+            await _goodbye(
+                context, stream.error, length=entry.session.length, only_status=bool(stuck)
+            )
 
     def _admit(self, context: Context) -> Peer:
         """Return who is calling.
@@ -216,6 +222,12 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
 
     async def _write(self, context: Context, entry: Entry, stream: Stream) -> None:
         """Send what there is to send until the stream is over."""
+        try:
+            await self._write_on(context, entry, stream)
+        except grpc.aio.BaseError:
+            stream.end()  # the link broke while we wrote; gRPC cancels us for it in a moment
+
+    async def _write_on(self, context: Context, entry: Entry, stream: Stream) -> None:
         while not (entry.is_admitted or stream.is_over):
             await stream.wait()
         if not stream.is_over:
@@ -264,7 +276,9 @@ async def _send(context: Context, message: CloudMessage) -> None:
     await context.write(codec.encode_cloud(message))
 
 
-async def _goodbye(context: Context, error: PacelineError, *, length: int) -> None:
+async def _goodbye(
+    context: Context, error: PacelineError, *, length: int, only_status: bool = False
+) -> None:
     """Send what went wrong as the last message, then as the status."""
     retry_after_s = error.retry_after_s if isinstance(error, OverloadedError) else 0.0
     text = str(error).encode()[:MAX_FAILURE_BYTES].decode(errors="ignore")
@@ -275,8 +289,9 @@ async def _goodbye(context: Context, error: PacelineError, *, length: int) -> No
         retry_after_ms=int(retry_after_s * 1000),
         length=length,
     )
-    with suppress(TimeoutError):
-        # An edge that does not read gets the status only.
+    with suppress(TimeoutError, grpc.aio.BaseError):
+        # An edge that does not read gets the status only, when it reads on.
         async with asyncio.timeout(GOODBYE_S):
-            await _send(context, failure)
+            if not only_status:
+                await _send(context, failure)
     await context.abort(STATUS[type(error)], text)

@@ -16,12 +16,18 @@ class Stream:
     def __init__(self, *, number: int, peer: Peer) -> None:
         self.number = number
         self.peer = peer
-        self.is_over = False
+        self.over = asyncio.Event()
+        """It ends now."""
         self.error: PacelineError | None = None
         """Why it ends; None if it ends in peace."""
         self.drain_deadline_s: float | None = None
         """When the verifier will end it, by its clock; None while it is not draining."""
         self._changed = asyncio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """It ends now."""
+        return self.over.is_set()
 
     def wake(self) -> None:
         """Let the writer look again."""
@@ -30,8 +36,8 @@ class Stream:
     def end(self, error: PacelineError | None = None) -> None:
         """End it; the first reason counts."""
         if not self.is_over:
-            self.is_over = True
             self.error = error
+            self.over.set()
             self._changed.set()
 
     def drain(self, deadline_s: float) -> None:

@@ -209,6 +209,30 @@ def test_a_client_that_never_reads_is_bounded_and_goes() -> None:
 
 
 @pytest.mark.slow
+def test_a_full_pipe_does_not_keep_a_session() -> None:
+    """The edge's gRPC takes no more bytes either, so that the verifier's writer is stuck in the middle of a send."""
+
+    async def run() -> None:
+        engine = tiny_llama()
+        sessions = SessionSettings(max_lead=400, silence_s=0.2, lease_s=0.05)
+        options = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
+        async with (
+            serving(engine, sessions=sessions) as verifier,
+            grpc.aio.insecure_channel(str(verifier.address), options=options) as channel,
+        ):
+            stream = RawStream(channel)
+            await stream.send(open_request(engine, PROMPT, max_tokens=400, num_logprobs=20))
+            await until(lambda: bool(verifier.registry.entries))
+            (entry,) = verifier.registry.entries
+            await until(lambda: verifier.registry.is_empty)
+            assert entry.session._cursor < entry.session.length, "the writer was not stuck"
+            await settled(verifier, engine)
+            stream.call.cancel()
+
+    run_async(run())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stream broke", "stream still there"])
 def test_resume_goes_on_where_the_edge_is(how: str) -> None:
     """A broken stream, and a stream that the verifier still believes in, which is fenced."""
