@@ -259,7 +259,9 @@ def _options(command: click.Command, table: dict[str, Any]) -> dict[str, Any]:
         if parameter is None or parameter.name is None:
             names = {name.replace("_", "-") for name in known}
             raise unknown_name(key, names, what=f"configuration file: [{command.name}] key")
-        values[parameter.name] = value
+        # One value of an option that can be repeated needs no list around it; click would take a text apart.
+        single = parameter.multiple and not isinstance(value, list)
+        values[parameter.name] = [value] if single else value
     return values
 
 

@@ -142,6 +142,17 @@ def test_environment_and_file_are_read(
     assert "got -5" in capsys.readouterr().err
 
 
+def test_a_repeatable_option_may_have_one_value_in_the_file(
+    somewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (somewhere / "paceline.toml").write_text('[generate]\ncloud = "nowhere"\n')
+    assert run(["generate", "Hi"]) == 2
+    assert "got 'nowhere', expected HOST:PORT" in capsys.readouterr().err
+    (somewhere / "paceline.toml").write_text('[generate]\ncloud = ["a:1", "nowhere"]\n')
+    assert run(["generate", "Hi"]) == 2
+    assert "got 'nowhere', expected HOST:PORT" in capsys.readouterr().err
+
+
 def test_prompts_come_from_standard_input() -> None:
     both = CliRunner().invoke(
         generate, ["--prompts", "-", "--raw"], input='{"messages": [{"role": "user"}]}\n'
