@@ -58,6 +58,10 @@ def test_repetition_goes_on_for_as_long_as_it_is_asked_for() -> None:
     assert _draft().extend(_ids(1, 2, 1, 2), 5) == _ids(1, 2, 1, 2, 1)
 
 
+def test_there_is_nothing_to_prepare() -> None:
+    assert not _draft().prepare(_ids(1, 2, 3))
+
+
 def test_nothing_known_is_nothing_guessed() -> None:
     assert _draft().extend(_ids(1, 2, 3), 4) == ()
     assert _draft(shortest=2).extend(_ids(1, 2, 1), 4) == ()

@@ -210,6 +210,20 @@ def test_no_memory_is_a_model_error() -> None:
     draft.close()
 
 
+def test_a_model_that_fails_is_a_model_error() -> None:
+    engine = _engine()
+    draft = _open(engine, GREEDY)
+    draft.extend(PROMPT, 1)
+    with torch.no_grad():
+        next(engine._model.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelError, match="finite"):
+        draft.extend((*PROMPT, TokenId(9)), 1)
+    engine._model.lm_head = torch.nn.Linear(3, VOCABULARY_SIZE)  # of the wrong shape
+    with pytest.raises(ModelError, match="drafting: the model failed"):
+        draft.extend((*PROMPT, TokenId(8)), 1)
+    draft.close()
+
+
 # --- by name
 
 
@@ -228,6 +242,7 @@ def test_lookup_by_name() -> None:
 
 def test_a_model_by_folder(folder: Path, model: Any) -> None:
     drafter = load_drafter(str(folder), tokenizer=_tokenizer())
+    assert drafter.name == str(folder)
     draft = drafter.open(prompt_length=len(PROMPT), max_tokens=4, sampling=NOISY)
     assert draft.extend(PROMPT, 4) == _expected(model, NOISY, count=4)
     draft.close()
