@@ -184,6 +184,17 @@ def _is_due(view: SessionView, settings: SchedulerSettings, now_s: float) -> boo
 
 
 def _orphans(able: Sequence[SessionView]) -> tuple[int, ...]:
-    """Sessions that wait for the prefill of one that may not step."""
-    keys = {view.key for view in able}
-    return tuple(v.key for v in able if v.waits_for is not None and v.waits_for not in keys)
+    """Sessions that would wait for ever: for the prefill of one that may not step, or in a circle."""
+    by_key = {view.key: view for view in able}
+    orphans: list[int] = []
+    for view in able:
+        if view.waits_for is None:
+            continue
+        leader = by_key.get(view.waits_for)
+        passed: set[int] = set()
+        while leader is not None and leader.waits_for is not None and leader.key not in passed:
+            passed.add(leader.key)
+            leader = None if leader.key in orphans else by_key.get(leader.waits_for)
+        if view.waits_for not in by_key or view.key in passed:
+            orphans.append(view.key)
+    return tuple(orphans)

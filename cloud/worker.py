@@ -215,9 +215,8 @@ class Worker:
         self, orders: Sequence[StepOrder], failed: dict[int, ModelError]
     ) -> dict[int, Tensor]:
         """Return the logits [rows, V] of every session; one that makes the model fail is left out and noted."""
-        groups = [self._group(order) for order in orders]
         try:
-            logits = self._engine.forward(groups)
+            logits = self._engine.forward([self._group(order) for order in orders])
         except (PacelineError, RuntimeError, MemoryError) as error:
             if len(orders) == 1:
                 failed[orders[0].key] = _model_error(error)
@@ -311,7 +310,9 @@ def _leader(sequence: CacheSequence, keys: dict[int, int]) -> int | None:
     for segment, used in sequence.views:
         if segment.filled < used and segment.writer is not sequence:
             return keys.get(id(segment.writer), -1)
-    return None
+    # It was this one's own to compute, until another one took it over.
+    own = sequence.own_segment
+    return keys.get(id(own.writer), -1) if own is not None else -1
 
 
 def _model_error(error: Exception) -> ModelError:

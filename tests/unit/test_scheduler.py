@@ -100,6 +100,22 @@ def test_a_prefix_nobody_computes_is_taken_over(leader_is_there: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("waits", "orphans"),
+    [
+        ({1: None, 2: 1, 3: 2}, ()),
+        ({2: 1, 3: 2}, (2,)),
+        ({1: 2, 2: 1}, (1,)),
+        ({1: 1}, (1,)),
+        ({1: 2, 2: 3, 3: 1, 4: 1}, (1,)),
+    ],
+    ids=["a chain", "its head is gone", "each other", "itself", "a circle and a follower"],
+)
+def test_nobody_waits_for_ever(waits: dict[int, int | None], orphans: tuple[int, ...]) -> None:
+    views = [session(key, num_to_prefill=3, waits_for=leader) for key, leader in waits.items()]
+    assert plan_step(views, SchedulerSettings(), now_s=NOW_S).take_over == orphans
+
+
+@pytest.mark.parametrize(
     ("changes", "is_served"),
     [
         ({}, False),

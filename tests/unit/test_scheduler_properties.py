@@ -60,6 +60,9 @@ def test_every_plan_keeps_the_rules(
         assert not all(part.is_prefill for part in plan.rows)
     if any(part.num_drafts for part in plan.rows) and settings.race:
         assert {view.key for view in ready} <= {part.key for part in plan.rows}, "roots first"
+    waiting = [view for view in views if view.may_step and view.waits_for is not None]
+    if waiting and not free:
+        assert plan.take_over, "everybody waits for somebody else"
     if not plan.rows and free:
         assert plan.wake_at_s is not None, "somebody would wait for ever"
 

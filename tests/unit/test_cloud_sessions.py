@@ -1,0 +1,346 @@
+"""The registry under a clock of its own: leases, fencing, silence, quotas, and that nothing is left."""
+
+from typing import Any
+
+import pytest
+
+from cloud.admission import SessionSettings
+from cloud.entry import Cache, Entry
+from cloud.orders import CacheView, Served, StepResult
+from cloud.sessions import Registry
+from cloud.stream import Stream
+from cloud.tenants import Peer
+from cloud.workload import Workload
+from paceline.errors import (
+    DrainingError,
+    FencedError,
+    LinkTimeout,
+    ModelError,
+    OverloadedError,
+    RemoteProtocolError,
+    SessionLostError,
+)
+from paceline.messages import Close, CloseReason, ModelIdentity, Open, Proposal, Resume
+from paceline.sampling.settings import SamplingSettings
+from paceline.tokens import Position, TokenId
+
+TARGET = ModelIdentity(
+    name="tiny",
+    weights_fingerprint=bytes(32),
+    dtype="float32",
+    quantisation="",
+    tokenizer_fingerprint=bytes(32),
+    vocabulary_size=100,
+    context_length=64,
+)
+ALICE, BOB = Peer(tenant="alice", namespace="alice"), Peer(tenant="bob", namespace="bob")
+T = TokenId
+
+
+class Hands:
+    """A clock that tests turn by hand."""
+
+    def __init__(self) -> None:
+        self.at_s = 1000.0
+
+    def now_s(self) -> float:
+        return self.at_s
+
+
+class House:
+    """A registry, its workload, and a worker that is played by the test."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = Hands()
+        fields: dict[str, Any] = {"max_lead": 8, "lease_s": 10.0, "silence_s": 5.0}
+        self.registry = Registry(
+            SessionSettings(**(fields | settings)), target=TARGET, clock=self.clock
+        )
+        self.workload = Workload(self.registry, max_draft_rows=16, clock=self.clock)
+        self.worker: set[int] = set()
+        self.next_stream = 1
+
+    def stream(self, peer: Peer = ALICE) -> Stream:
+        self.next_stream += 1
+        return Stream(number=self.next_stream, peer=peer)
+
+    def open(self, peer: Peer = ALICE, **changes: Any) -> tuple[Entry, Stream]:
+        stream = self.stream(peer)
+        fields: dict[str, Any] = {
+            "tokenizer_fingerprint": bytes(32),
+            "prompt": (T(1), T(2), T(3)),
+            "sampling": SamplingSettings(),
+            "max_tokens": 20,
+        }
+        return self.registry.open(Open(**(fields | changes)), stream), stream
+
+    def arrange(self) -> None:
+        """Make and free caches."""
+        closes, opens = self.workload.take_cache_orders()
+        self.worker -= set(closes)
+        for order in opens:
+            self.worker.add(order.key)
+            self.workload.cache_opened(order.key, None)
+        views = {key: CacheView(num_to_prefill=0, waits_for=None) for key in self.worker}
+        self.workload.cache_views(views)
+
+    def step(self, entry: Entry, *tokens: int, failed: ModelError | None = None) -> None:
+        """A step of one session."""
+        served = (
+            {}
+            if failed
+            else {entry.key: Served(tokens=tuple(T(token) for token in tokens), logprobs=())}
+        )
+        result = StepResult(
+            served=served,
+            failed={entry.key: failed} if failed else {},
+            step_ns=1000,
+            num_rows=1,
+        )
+        self.workload.stepped(result, [entry.key], started_s=self.clock.at_s)
+
+    def later(self, seconds: float) -> None:
+        self.clock.at_s += seconds
+        self.registry.expire()
+
+    def is_empty(self) -> bool:
+        self.arrange()
+        self.registry.check_integrity(self.worker)
+        return self.registry.is_empty and not self.worker
+
+
+def test_ids_are_unguessable_and_differ() -> None:
+    house = House()
+    ids = {house.open()[0].session_id for _ in range(20)}
+    assert len(ids) == 20
+    assert all(len(session_id) == 16 for session_id in ids)
+
+
+def test_a_session_is_admitted_when_it_has_memory() -> None:
+    house = House()
+    entry, stream = house.open()
+    assert not entry.is_admitted
+    house.arrange()
+    assert entry.is_admitted
+    assert [view.key for view in house.workload.scheduler_views()[0]] == [entry.key]
+    house.registry.deliver(entry, stream, Close(reason=CloseReason.DONE))
+    assert stream.is_over
+    assert stream.error is None
+    house.registry.detach(entry, stream)
+    assert house.is_empty()
+
+
+def test_no_memory_ends_the_stream() -> None:
+    house = House()
+    entry, stream = house.open()
+    closes, opens = house.workload.take_cache_orders()
+    assert (closes, [order.key for order in opens]) == ([], [entry.key])
+    error = OverloadedError("full", retry_after_s=3.0)
+    house.workload.cache_opened(entry.key, error)
+    assert stream.error is error
+    house.registry.detach(entry, stream)
+    assert house.is_empty()
+
+
+def test_a_session_closed_while_its_cache_is_made() -> None:
+    house = House()
+    entry, stream = house.open()
+    _, opens = house.workload.take_cache_orders()
+    house.registry.deliver(entry, stream, Close(reason=CloseReason.CANCELLED))
+    house.worker.add(opens[0].key)
+    house.workload.cache_opened(entry.key, None)
+    house.registry.check_integrity(house.worker)
+    assert house.is_empty()
+
+
+def test_the_lease() -> None:
+    house = House()
+    entry, stream = house.open()
+    house.arrange()
+    house.registry.detach(entry, stream)
+    assert house.registry.next_deadline_s == house.clock.at_s + 10.0
+    assert house.registry.num_streams == 0
+    house.later(9.9)
+    assert house.registry.entries
+    house.later(0.2)
+    assert house.is_empty()
+    with pytest.raises(SessionLostError, match=r"resume\.session_id"):
+        house.registry.resume(
+            Resume(session_id=entry.session_id, length=Position(3)), house.stream()
+        )
+
+
+def test_resuming_stops_the_lease() -> None:
+    house = House()
+    entry, stream = house.open()
+    house.arrange()
+    house.registry.detach(entry, stream)
+    again = house.stream()
+    resume = Resume(session_id=entry.session_id, length=Position(3))
+    assert house.registry.resume(resume, again) is entry
+    house.later(4.0)
+    assert house.registry.entries == (entry,)
+    assert entry.stream is again
+    house.registry.check_integrity(house.worker)
+
+
+def test_fencing() -> None:
+    house = House()
+    entry, old = house.open()
+    house.arrange()
+    new = house.stream()
+    house.registry.resume(Resume(session_id=entry.session_id, length=Position(3)), new)
+    assert isinstance(old.error, FencedError)
+    assert not new.is_over
+    # The end of the old stream, and what it still says, change nothing.
+    house.registry.deliver(entry, old, Close(reason=CloseReason.CANCELLED))
+    house.registry.detach(entry, old)
+    assert entry.stream is new
+    assert entry.lease_ends_s is None
+    house.registry.check_integrity(house.worker)
+
+
+def test_only_its_owner_can_resume() -> None:
+    house = House()
+    entry, stream = house.open(ALICE)
+    resume = Resume(session_id=entry.session_id, length=Position(3))
+    with pytest.raises(SessionLostError):
+        house.registry.resume(resume, house.stream(BOB))
+    assert not stream.is_over
+
+
+def test_an_impossible_resume_leaves_the_session_alone() -> None:
+    house = House()
+    entry, stream = house.open()
+    with pytest.raises(RemoteProtocolError, match=r"resume\.length"):
+        house.registry.resume(
+            Resume(session_id=entry.session_id, length=Position(50)), house.stream()
+        )
+    assert entry.stream is stream
+    assert not stream.is_over
+
+
+def test_the_cache_is_freed_with_the_last_token_and_the_log_is_kept() -> None:
+    house = House()
+    entry, stream = house.open(max_tokens=2)
+    house.arrange()
+    house.step(entry, 7, 8)
+    assert entry.cache is Cache.NONE
+    house.arrange()
+    assert not house.worker
+    commit = entry.session.next_commit()
+    assert commit is not None
+    assert commit.tokens == (7, 8)
+    house.registry.detach(entry, stream)
+    house.later(11.0)
+    assert house.is_empty()
+
+
+def test_an_edge_that_owes_an_answer_is_given_up() -> None:
+    house = House()
+    entry, stream = house.open()
+    house.arrange()
+    house.step(entry, *range(10, 18))
+    assert entry.owes_answer, "max_lead tokens are not acknowledged"
+    assert house.registry.next_deadline_s == entry.heard_at_s + 5.0
+    house.later(4.9)
+    assert not stream.is_over
+    house.later(0.2)
+    assert isinstance(stream.error, LinkTimeout)
+    assert house.registry.next_deadline_s is None, "its stream has still to end"
+    house.registry.detach(entry, stream)
+    house.later(11.0)
+    assert house.is_empty()
+
+
+def test_an_edge_that_answers_is_not() -> None:
+    house = House()
+    entry, stream = house.open()
+    house.arrange()
+    house.step(entry, *range(10, 18))
+    for _ in range(10):
+        house.later(3.0)
+        house.registry.deliver(entry, stream, Proposal(base_position=Position(3)))
+    assert not stream.is_over
+    house.registry.deliver(entry, stream, Proposal(base_position=Position(11)))
+    assert not entry.owes_answer
+    assert entry.waiting_since_s == house.clock.at_s, "its work came with the acknowledgement"
+    house.later(1000.0)
+    assert not stream.is_over, "now it is the verifier's turn"
+
+
+def test_a_model_error_ends_its_session() -> None:
+    house = House()
+    entry, stream = house.open()
+    other, other_stream = house.open()
+    house.arrange()
+    error = ModelError("logits: nan")
+    house.step(entry, failed=error)
+    assert stream.error is error
+    assert house.registry.entries == (other,)
+    assert not other_stream.is_over
+
+
+def test_results_for_closed_sessions_are_dropped() -> None:
+    house = House()
+    entry, stream = house.open()
+    house.arrange()
+    house.registry.deliver(entry, stream, Close(reason=CloseReason.DONE))
+    house.step(entry, 5)
+    assert house.workload.num_served == 0
+    house.registry.detach(entry, stream)
+    assert house.is_empty()
+
+
+def test_waiting_is_measured() -> None:
+    house = House()
+    entry, _ = house.open()
+    house.arrange()
+    house.clock.at_s += 0.5
+    house.step(entry, 5)
+    assert (house.workload.queue_ns, house.workload.num_served) == (500_000_000, 1)
+    assert entry.waiting_since_s == house.clock.at_s
+
+
+def test_quotas() -> None:
+    house = House(max_sessions=3, max_sessions_per_tenant=2, retry_after_s=4.0)
+    entry, stream = house.open(ALICE)
+    house.open(ALICE)
+    with pytest.raises(OverloadedError, match="max_sessions_per_tenant is 2") as caught:
+        house.open(ALICE)
+    assert caught.value.retry_after_s == 4.0
+    house.open(BOB)
+    with pytest.raises(OverloadedError, match="max_sessions is 3"):
+        house.open(BOB)
+    house.registry.deliver(entry, stream, Close(reason=CloseReason.DONE))
+    house.open(BOB)
+
+
+def test_drain() -> None:
+    house = House()
+    entry, stream = house.open()
+    detached, gone = house.open()
+    house.arrange()
+    house.registry.detach(detached, gone)
+    house.registry.drain(house.clock.at_s + 20.0)
+    assert stream.drain_deadline_s == house.clock.at_s + 20.0
+    with pytest.raises(DrainingError):
+        house.open()
+    # Whoever comes back to a running session is told as well.
+    again = house.stream()
+    house.registry.resume(Resume(session_id=entry.session_id, length=Position(3)), again)
+    assert again.drain_deadline_s is not None
+    error = DrainingError("over")
+    house.registry.end_all(error)
+    assert again.error is error
+    house.registry.detach(entry, again)
+    assert house.registry.no_streams.is_set()
+    assert house.is_empty()
+
+
+def test_a_leak_is_found() -> None:
+    house = House()
+    house.open()
+    house.arrange()
+    with pytest.raises(AssertionError):
+        house.registry.check_integrity(house.worker | {77})
