@@ -9,10 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import aiohttp
 from harness.models import llama_config, save_tiny, tiny_model
 from harness.raw_edge import serving
 from harness.reference import reference_output
 from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
 from cloud.server import Verifier
 from edge.endpoint.gate import EndpointSettings
@@ -31,6 +33,8 @@ from paceline.tokens import TokenId
 
 MODEL = "tiny"
 KEY = "test-key-0123456789"
+HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
+MAX_TOKENS = 24
 ANY_PORT = Address(host="127.0.0.1", port=0)
 
 
@@ -126,3 +130,40 @@ async def scene(
                 service=service,
             )
         assert service.num_admitted == 0
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    """A greedy request for printable text."""
+    fields = {
+        "model": MODEL,
+        "messages": HELLO,
+        "temperature": 0.0,
+        "max_tokens": MAX_TOKENS,
+        "logit_bias": printable_bias(),
+    }
+    return fields | changes
+
+
+def prompt_ids() -> list[Any]:
+    return list(tiny_tokenizer().encode_chat([{"role": "user", "content": "Hello"}]))
+
+
+def expected_text(**settings: Any) -> str:
+    tokens = expected_tokens(
+        prompt_ids(),
+        max_tokens=MAX_TOKENS,
+        bias=printable_bias(),
+        **({"temperature": 0.0} | settings),
+    )
+    return tiny_tokenizer().decode(tokens)
+
+
+async def lines(url: str, body: dict[str, Any]) -> list[str]:
+    """The lines of an event stream as they are."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/v1/chat/completions", json=body) as answer,
+    ):
+        assert answer.status == 200
+        assert answer.content_type == "text/event-stream"
+        return (await answer.text()).split("\n")
