@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
+from cloud.orders import StepTimes
 from cloud.server import ServerSettings, Verifier, VerifierSettings, running_verifier
-from cloud.worker import StepTimes
 from edge.drafters import load_drafter
 from paceline.client.client import Client
 from paceline.client.outcome import GenerationResult
