@@ -1,6 +1,7 @@
 """The verifier as a process: from options to settings, a loaded model, and serving until a signal."""
 
 import asyncio
+import logging
 import signal
 import socket
 import ssl
@@ -14,6 +15,7 @@ import torch
 from cloud.admission import SessionSettings
 from cloud.scheduler import SchedulerSettings
 from cloud.server import ServerSettings, TlsSettings, VerifierSettings, running_verifier
+from cloud.statistics import VerifierStatistics
 from cloud.tenants import TenantSettings, read_tokens
 from cloud.worker import WorkerSettings
 from paceline.console import progress
@@ -22,6 +24,8 @@ from paceline.engine.loading import load_model, resolve
 from paceline.engine.rows import EngineSettings
 from paceline.errors import ConfigError
 from paceline.settings import Address
+
+log = logging.getLogger(__name__)
 
 LOCAL_NAMESPACE = "local"
 """Whose prefixes peers share that need not say who they are, where only this machine can connect."""
@@ -188,3 +192,18 @@ async def _serve(engine: Engine, settings: VerifierSettings) -> None:
         click.echo(f"paceline cloud ready on {verifier.address}")
         await asked.wait()
         await verifier.drain(within_s=settings.server.drain_s, hurry=hurry)
+        log.info("served", extra=_summary(verifier.statistics))
+
+
+def _summary(statistics: VerifierStatistics) -> dict[str, object]:
+    """Return the figures worth a line in the log."""
+    steps = statistics.steps
+    per_step_ms = 1e-6 / max(1, steps.num_steps)
+    return {
+        "num_steps": steps.num_steps,
+        "num_rows": steps.num_rows,
+        "step_ms": steps.total_ns * per_step_ms,
+        "forward_ms": steps.forward_ns * per_step_ms,
+        "sampling_ms": steps.sampling_ns * per_step_ms,
+        "queue_ms": statistics.queue_ns * 1e-6 / max(1, statistics.num_served),
+    }

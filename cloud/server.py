@@ -188,7 +188,11 @@ async def running_verifier(engine: Engine, settings: VerifierSettings) -> AsyncI
     )
     workload = Workload(registry, max_draft_rows=settings.worker.max_draft_rows, clock=clock)
     doorkeeper = Doorkeeper(settings.tenants)
-    server = grpc.aio.server(options=_options(settings))
+    server = grpc.aio.server(
+        options=_options(settings),
+        # Bounds what all connections together can hold open: sessions, reconnects, health checks.
+        maximum_concurrent_rpcs=4 * settings.sessions.max_sessions + 64,
+    )
     address = _bind(server, settings.server)
     verifier = Verifier(
         server=server, address=address, registry=registry, workload=workload, worker=worker

@@ -1,5 +1,6 @@
 """What the sessions want from the model thread, and handing out what it yields. Belongs to the event loop."""
 
+import logging
 from collections.abc import Sequence
 
 from cloud.entry import Cache, Entry
@@ -8,8 +9,10 @@ from cloud.scheduler import SessionView
 from cloud.sessions import Registry
 from cloud.walk import Tree
 from paceline.clock import Clock
-from paceline.errors import PacelineError
+from paceline.errors import LocalProtocolError, PacelineError
 from paceline.session.events import Stepped
+
+log = logging.getLogger(__name__)
 
 
 class Workload:
@@ -101,16 +104,19 @@ class Workload:
                 queue_ns = max(0, int(waited_s * 1e9))
                 self.queue_ns += queue_ns
                 self.num_served += 1
-                self._registry.handle(
-                    entry,
-                    Stepped(
-                        tokens=served.tokens,
-                        queue_ns=queue_ns,
-                        verify_ns=result.step_ns,
-                        num_rows=result.num_rows,
-                        logprobs=served.logprobs,
-                    ),
+                event = Stepped(
+                    tokens=served.tokens,
+                    queue_ns=queue_ns,
+                    verify_ns=result.step_ns,
+                    num_rows=result.num_rows,
+                    logprobs=served.logprobs,
                 )
+                try:
+                    self._registry.handle(entry, event)
+                except LocalProtocolError as bug:
+                    log.exception("a step broke its session", extra={"session": entry.key})
+                    self._registry.fail(entry, bug)
+                    continue
                 if entry.session.finish is not None:
                     self._registry.free_cache(entry)
 

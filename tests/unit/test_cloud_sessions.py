@@ -15,6 +15,7 @@ from paceline.errors import (
     DrainingError,
     FencedError,
     LinkTimeout,
+    LocalProtocolError,
     ModelError,
     OverloadedError,
     RemoteProtocolError,
@@ -278,6 +279,21 @@ def test_a_model_error_ends_its_session() -> None:
     house.step(entry, failed=error)
     assert stream.error is error
     assert house.registry.entries == (other,)
+    assert not other_stream.is_over
+
+
+def test_a_step_that_breaks_the_rules_of_its_session_ends_that_one_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    house = House()
+    # Log probabilities were asked for and do not come: a bug on our side.
+    entry, stream = house.open(num_logprobs=2)
+    other, other_stream = house.open()
+    house.arrange()
+    house.step(entry, 5)
+    assert isinstance(stream.error, LocalProtocolError)
+    assert "a step broke its session" in caplog.text
+    house.step(other, 5)
     assert not other_stream.is_over
 
 
