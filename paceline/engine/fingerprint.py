@@ -12,55 +12,26 @@ from paceline.errors import ModelError
 
 
 def tokenizer_fingerprint(serialised: str) -> bytes:
-    """SHA-256 over what decides how text becomes ids, from the JSON of a `tokenizers` tokenizer; 32 bytes.
+    """SHA-256 over what the ids mean, from the JSON of a `tokenizers` tokenizer; 32 bytes.
 
-    Vocabulary, merges, added tokens, normaliser and pre-tokeniser count. Truncation, padding, the template that adds
-    a beginning-of-text token, and the decoder do not: they change no id's meaning.
+    Vocabulary, merges and added tokens count. How text is split before (normaliser, pre-tokeniser) does not, nor do
+    truncation, padding or templates: only ids cross the wire, and the edge alone turns text into ids. A GGUF file and
+    the folder it was made from differ in just those.
     """
     data = json.loads(serialised)
     model = data["model"]
-    merges = [
-        merge.split(" ", 1) if isinstance(merge, str) else merge
-        for merge in model.get("merges") or ()
-    ]
     vocabulary = model.get("vocab") or {}
-    pieces = (
-        sorted(vocabulary.items(), key=lambda item: item[1])
-        if isinstance(vocabulary, dict)
-        else vocabulary
-    )
-    added = [
-        [token["id"], token["content"], token["special"]] for token in data.get("added_tokens", ())
-    ]
     content = {
-        "model": [
-            model["type"],
-            bool(model.get("byte_fallback")),
-            bool(model.get("ignore_merges")),
+        "vocabulary": sorted(vocabulary.items(), key=lambda item: item[1])
+        if isinstance(vocabulary, dict)
+        else vocabulary,
+        "merges": [
+            merge.split(" ", 1) if isinstance(merge, str) else merge
+            for merge in model.get("merges") or ()
         ],
-        "vocabulary": pieces,
-        "merges": merges,
-        "added": sorted(added),
-        "normalizer": _canonical(data.get("normalizer")),
-        "pre_tokenizer": _canonical(data.get("pre_tokenizer")),
+        "added": sorted([token["id"], token["content"]] for token in data.get("added_tokens", ())),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
-
-
-def _canonical(step: Any) -> Any:
-    """A processing step without settings that only move offsets, and without wrappers around a single step."""
-    if isinstance(step, list):
-        return [_canonical(item) for item in step]
-    if not isinstance(step, dict):
-        return step
-    for inner in ("normalizers", "pretokenizers"):
-        if len(step.get(inner) or ()) == 1:
-            return _canonical(step[inner][0])
-    return {
-        key: _canonical(value)
-        for key, value in step.items()
-        if value is not None and key != "trim_offsets"
-    }
 
 
 def weights_fingerprint(model: Any, *, name: str) -> bytes:

@@ -88,7 +88,7 @@ def test_a_fingerprint_is_of_content_not_of_files(tmp_path: Path) -> None:
     assert load_tokenizer(saved).fingerprint == before
 
 
-def test_a_tokenizer_fingerprint_changes_with_what_decides_ids() -> None:
+def test_a_tokenizer_fingerprint_changes_with_the_meaning_of_ids() -> None:
     original = json.loads(tiny_tokenizer().backend_tokenizer.to_str())
     reference = tokenizer_fingerprint(json.dumps(original))
 
@@ -100,12 +100,9 @@ def test_a_tokenizer_fingerprint_changes_with_what_decides_ids() -> None:
     assert changed(model=original["model"] | {"vocab": vocabulary})
     assert changed(model=original["model"] | {"merges": [["a", "b"]]})
     assert changed(added_tokens=original["added_tokens"][:-1])
-    assert changed(normalizer={"type": "NFC"})
-    assert changed(pre_tokenizer=original["pre_tokenizer"] | {"add_prefix_space": True})
     assert not changed(truncation={"max_length": 5})
-    assert not changed(pre_tokenizer=original["pre_tokenizer"] | {"trim_offsets": False})
-    wrapped = {"type": "Sequence", "pretokenizers": [original["pre_tokenizer"]]}
-    assert not changed(pre_tokenizer=wrapped)
+    assert not changed(normalizer={"type": "NFC"})
+    assert not changed(pre_tokenizer=original["pre_tokenizer"] | {"add_prefix_space": True})
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
