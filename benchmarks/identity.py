@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from harness.drafters import GuessingDraft
 from harness.processes import running
 from harness.reference import Difference, explain, reference_output
 from harness.relay import ThreadedRelay, threaded_relay
+from identity_cells import Cell, greedy_cells, sampled_cells, uncovered_pairs
 from transformers import AutoModelForCausalLM
 
 from edge.drafters import load_drafter
@@ -47,9 +48,6 @@ from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
 
 PROMPTS = Path(__file__).parent.parent / "tests/data/prompts/prompts.jsonl"
-WINDOWS = (8, 24, 64)
-DRAFTERS = ("lookup", "copy", "wrong")
-RTTS_S = (0.0, 0.06, 0.25)
 
 
 class AlwaysWrong:
@@ -76,73 +74,6 @@ class AlwaysWrong:
             return TokenId((right + 1) % self._vocabulary_size)
 
         return GuessingDraft(guess, [])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One combination of settings."""
-
-    drafter: str
-    window: int
-    rtt_s: float
-    race: bool
-    concurrent: int
-
-
-def greedy_cells() -> list[Cell]:
-    """Nine rows in which every pair of (drafter, window, RTT) meets once: L9."""
-    return [
-        Cell(
-            drafter=DRAFTERS[i],
-            window=WINDOWS[j],
-            rtt_s=RTTS_S[(i + j) % 3],
-            race=True,
-            concurrent=1,
-        )
-        for i in range(3)
-        for j in range(3)
-    ]
-
-
-def sampled_cells() -> list[Cell]:
-    """Every pair of drafter, window, race and concurrency meets; checked by `uncovered_pairs`."""
-    race = {(i, j): (i + j) % 2 == 0 for i in range(3) for j in range(3)}
-    many = {
-        (0, 0): 8,
-        (0, 1): 1,
-        (0, 2): 8,
-        (1, 0): 8,
-        (1, 1): 8,
-        (1, 2): 1,
-        (2, 0): 1,
-        (2, 1): 8,
-        (2, 2): 1,
-    }
-    return [
-        Cell(
-            drafter=DRAFTERS[i],
-            window=WINDOWS[j],
-            rtt_s=0.06,
-            race=race[i, j],
-            concurrent=many[i, j],
-        )
-        for i in range(3)
-        for j in range(3)
-    ]
-
-
-def uncovered_pairs(cells: Sequence[Cell]) -> list[str]:
-    """Return the pairs of settings that no cell has, of all that occur."""
-    rows = [asdict(cell) for cell in cells]
-    axes = [axis for axis in rows[0] if len({row[axis] for row in rows}) > 1]
-    return [
-        f"{a}={x}, {b}={y}"
-        for k, a in enumerate(axes)
-        for b in axes[k + 1 :]
-        for x in sorted({row[a] for row in rows})
-        for y in sorted({row[b] for row in rows})
-        if not any(row[a] == x and row[b] == y for row in rows)
-    ]
 
 
 def plain_model(name: str, dtype: torch.dtype) -> Any:

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 import grpc
-from harness.session_pair import SMALL_LIMITS, toy_identity
+from harness.toy_verifier import SMALL_LIMITS, toy_identity
 
 from paceline.client.grpc_link import GrpcConnector
 from paceline.client.link import Link

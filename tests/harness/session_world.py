@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from harness.session_oracle import SessionOracle
-from harness.session_pair import SMALL_LIMITS, SessionPair, Stream, UnderWay, toy_request
+from harness.session_pair import SessionPair
 from harness.toy import ToyDrafter, ToyTarget
+from harness.toy_verifier import SMALL_LIMITS, Stream, UnderWay, toy_request
 
 from paceline.errors import FencedError, SessionLostError
 from paceline.messages import Open, Proposal, Resume

@@ -7,9 +7,9 @@ from random import Random
 from typing import TypeVar
 
 from harness.models import VOCABULARY_SIZE, tiny_tokenizer
-from harness.session_pair import TOKENIZER
 from harness.toy import ToyTarget
 from harness.toy_cloud import ToyCloud
+from harness.toy_verifier import TOKENIZER
 from harness.virtual_time import LoopClock
 
 from paceline.client.generation import Generation

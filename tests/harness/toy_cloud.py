@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from harness.session_pair import toy_identity
 from harness.toy import ToyTarget
+from harness.toy_verifier import toy_identity
 
 from paceline.client.link import VerifierInfo
 from paceline.client.memory import MemoryPeer

@@ -16,7 +16,8 @@ Streams are numbered by when the edge made them. Nothing else happens: messages 
 
 from collections.abc import Callable
 
-from harness.session_pair import SMALL_LIMITS, SessionPair, Stream, toy_request
+from harness.session_pair import SessionPair
+from harness.toy_verifier import SMALL_LIMITS, Stream, toy_request
 
 from paceline.codec import encode_cloud, encode_edge, parse_edge
 from paceline.errors import LinkClosed, PacelineError, ProtocolError

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 from harness.drafters import toy_drafter
-from harness.session_pair import toy_identity
 from harness.toy_client import PROMPT, TARGET, generation, place, surroundings, tokenizer
 from harness.toy_cloud import LIMITS, ToyCloud
+from harness.toy_verifier import toy_identity
 from harness.virtual_time import run_virtually
 
 from paceline import Client

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import NoReturn
 
 import pytest
-from harness.session_pair import toy_identity
 from harness.toy_client import PROMPT, TARGET, generation, place, surroundings
 from harness.toy_cloud import LIMITS, ToyCloud
+from harness.toy_verifier import toy_identity
 from harness.virtual_time import run_virtually
 
 from paceline.client.generation import Generation

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from harness.session_pair import toy_request
+from harness.toy_verifier import toy_request
 
 from paceline.codec import encode_edge
 from paceline.messages import Proposal

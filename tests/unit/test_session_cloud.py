@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from harness.session_pair import SMALL_LIMITS, toy_request
+from harness.toy_verifier import SMALL_LIMITS, toy_request
 
 from paceline.errors import FencedError, LocalProtocolError, RemoteProtocolError
 from paceline.messages import (

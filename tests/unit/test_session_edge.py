@@ -4,14 +4,8 @@ import random
 from dataclasses import replace
 
 import pytest
-from harness.session_pair import (
-    SMALL_LIMITS,
-    TOKENIZER,
-    WEIGHTS,
-    SessionPair,
-    toy_identity,
-    toy_request,
-)
+from harness.session_pair import SessionPair
+from harness.toy_verifier import SMALL_LIMITS, TOKENIZER, WEIGHTS, toy_identity, toy_request
 
 from paceline.errors import (
     DrainingError,
