@@ -24,6 +24,8 @@ from paceline.settings import Address, parse_address
 from paceline.tokens import TokenId
 
 DEFAULT_MAX_TOKENS = 512
+MAX_TOKENS = 2**31 - 1
+"""What the wire can say; a verifier allows far fewer."""
 
 
 class Client:
@@ -123,8 +125,8 @@ class Client:
             raise InvalidRequestError(
                 f"num_logprobs: got {num_logprobs}, expected 0 to {MAX_LOGPROBS}"
             )
-        if max_tokens < 1:
-            raise InvalidRequestError(f"max_tokens: got {max_tokens}, expected at least 1")
+        if not 1 <= max_tokens <= MAX_TOKENS:
+            raise InvalidRequestError(f"max_tokens: got {max_tokens}, expected 1 to {MAX_TOKENS}")
         request = Open(
             tokenizer_fingerprint=self._tokenizer.fingerprint,
             prompt=self._encode(messages, prompt, prompt_ids),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from paceline.engine.fingerprint import tokenizer_fingerprint
 from paceline.errors import InvalidRequestError, ModelError
 from paceline.tokens import TokenId
 
@@ -97,3 +98,26 @@ class Tokenizer:
             vocabulary[piece] for piece in _TURN_ENDS if piece in vocabulary and piece in template
         )
         return tuple(TokenId(token) for token in sorted(found))
+
+
+def tokenizer_fingerprint(serialised: str) -> bytes:
+    """SHA-256 over what the ids mean, from the JSON of a `tokenizers` tokenizer; 32 bytes.
+
+    Vocabulary, merges and added tokens count. How text is split before (normaliser, pre-tokeniser) does not, nor do
+    truncation, padding or templates: only ids cross the wire, and the edge alone turns text into ids. A GGUF file and
+    the folder it was made from differ in just those.
+    """
+    data = json.loads(serialised)
+    model = data["model"]
+    vocabulary = model.get("vocab") or {}
+    content = {
+        "vocabulary": sorted(vocabulary.items(), key=lambda item: item[1])
+        if isinstance(vocabulary, dict)
+        else vocabulary,
+        "merges": [
+            merge.split(" ", 1) if isinstance(merge, str) else merge
+            for merge in model.get("merges") or ()
+        ],
+        "added": sorted([token["id"], token["content"]] for token in data.get("added_tokens", ())),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()

@@ -25,10 +25,10 @@ from transformers import (
 )
 
 from paceline.engine.architecture import check_architecture, context_length
-from paceline.engine.fingerprint import tokenizer_fingerprint, weights_fingerprint
+from paceline.engine.fingerprint import weights_fingerprint
 from paceline.engine.loading import ModelSource, load_model, load_tokenizer, resolve
 from paceline.engine.rows import RowGroup
-from paceline.engine.tokenizer import Tokenizer
+from paceline.engine.tokenizer import Tokenizer, tokenizer_fingerprint
 from paceline.errors import ConfigError, InvalidRequestError, ModelError
 from paceline.tokens import TokenId
 
