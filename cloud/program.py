@@ -12,10 +12,10 @@ from typing import Any, Literal, cast
 import click
 import torch
 
+from cloud.account import VerifierStatistics
 from cloud.admission import SessionSettings
 from cloud.scheduler import SchedulerSettings
 from cloud.server import ServerSettings, TlsSettings, VerifierSettings, running_verifier
-from cloud.statistics import VerifierStatistics
 from cloud.tenants import TenantSettings, read_tokens
 from cloud.worker import WorkerSettings
 from paceline.console import progress

@@ -10,11 +10,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined]  # stubs lack it
 
+from cloud.account import VerifierStatistics
 from cloud.admission import SessionSettings
 from cloud.scheduler import SchedulerSettings
 from cloud.service import VerificationService
 from cloud.sessions import Registry
-from cloud.statistics import VerifierStatistics
 from cloud.stepper import ModelThread, Stepper
 from cloud.tenants import Doorkeeper, TenantSettings
 from cloud.worker import Worker, WorkerSettings
