@@ -76,7 +76,8 @@ async def until(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> No
 async def settled(verifier: Verifier, engine: Engine) -> None:
     """Wait until no session is left and the model thread has freed their memory."""
     await until(lambda: verifier.registry.is_empty and not verifier.worker.keys)
-    assert engine.memory.reserved == 0
+    # The model thread forgets a session just before it has freed its memory.
+    await until(lambda: engine.memory.reserved == 0)
 
 
 @asynccontextmanager
