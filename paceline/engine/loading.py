@@ -23,6 +23,7 @@ from paceline.engine.architecture import check_architecture, context_length
 from paceline.engine.engine import Engine
 from paceline.engine.fingerprint import weights_fingerprint
 from paceline.engine.gguf_header import quantisation_of
+from paceline.engine.gguf_once import reading_once
 from paceline.engine.rows import EngineSettings
 from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import ConfigError, ModelError
@@ -121,15 +122,16 @@ def load_model(
         raise ConfigError(f"device: got {device!r}, expected cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: got cuda, but PyTorch sees no CUDA device; use cpu")
-    tell(f"{source.name}: reading its configuration")
-    with _translated(source, "configuration"):
-        config = AutoConfig.from_pretrained(**source.arguments)
-    check_architecture(config, name=source.name)
-    quantisation = _quantisation(source, config)
-    tell(f"{source.name}: loading its tokenizer")
-    tokenizer = tokenizer or load_tokenizer(source)
-    tell(f"{source.name}: loading weights as {dtype}")
-    model = _load_weights(source, config, dtype=dtype, device=device)
+    with reading_once():
+        tell(f"{source.name}: reading its configuration")
+        with _translated(source, "configuration"):
+            config = AutoConfig.from_pretrained(**source.arguments)
+        check_architecture(config, name=source.name)
+        quantisation = _quantisation(source, config)
+        tell(f"{source.name}: loading its tokenizer")
+        tokenizer = tokenizer or load_tokenizer(source)
+        tell(f"{source.name}: loading weights as {dtype}")
+        model = _load_weights(source, config, dtype=dtype, device=device)
     tell(f"{source.name}: fingerprinting weights")
     identity = ModelIdentity(
         name=source.name,
