@@ -33,6 +33,7 @@ class Entry:
     session: CloudSession
     stream: Stream | None
     waiting_since_s: float
+    """When it was last served, or got its work."""
     heard_at_s: float
     """When the edge last said something."""
     cache: Cache = Cache.WANTED
@@ -50,3 +51,8 @@ class Entry:
     def owes_answer(self) -> bool:
         """Nothing goes on until the edge says something: it has to acknowledge, or to close."""
         return self.stream is not None and self.is_admitted and not self.session.may_step
+
+    @property
+    def owes_since_s(self) -> float:
+        """Since when, while `owes_answer`: an edge cannot answer what it has not been sent yet."""
+        return max(self.heard_at_s, self.waiting_since_s)

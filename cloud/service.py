@@ -121,8 +121,10 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
         """See the schema. Reads by `context.read`, so that each read can have a deadline."""
         del request_iterator
         try:
-            stream = Stream(number=next(self._numbers), peer=self._admit(context))
+            peer = self._admit(context)
             first = await self._first_message(context)
+            # Numbered by what arrived first, not by who called first: a session's streams must come in order.
+            stream = Stream(number=next(self._numbers), peer=peer)
             async with self._session(first, stream) as entry, asyncio.TaskGroup() as group:
                 reader = group.create_task(self._read(context, entry, stream))
                 writer = group.create_task(self._write(context, entry, stream))

@@ -153,6 +153,7 @@ class Registry:
 
         Raises:
             SessionLostError: no such session of this peer.
+            FencedError: a later try of the same edge was here first.
             RemoteProtocolError: the edge claims to have what was never committed.
         """
         entry = self._by_id.get(request.session_id)
@@ -161,8 +162,8 @@ class Registry:
             raise SessionLostError(
                 "resume.session_id: no such session here, its lease may have ended; open it again with prompt and output"
             )
-        effects = entry.session.handle(Attach(stream=stream.number, length=request.length))
-        self._apply(entry, effects)
+        attach = Attach(stream=stream.number, length=request.length, attempt=request.attempt)
+        self._apply(entry, entry.session.handle(attach))
         entry.stream = stream
         self.no_streams.clear()
         entry.waiting_since_s = entry.heard_at_s = self._clock.now_s()
@@ -216,7 +217,7 @@ class Registry:
         for entry in self.entries:
             if entry.lease_ends_s is not None and entry.lease_ends_s <= now_s:
                 self.handle(entry, LeaseExpired())
-            elif entry.owes_answer and entry.heard_at_s + self._settings.silence_s <= now_s:
+            elif entry.owes_answer and entry.owes_since_s + self._settings.silence_s <= now_s:
                 assert entry.stream is not None
                 entry.stream.end(
                     LinkTimeout(
@@ -231,7 +232,7 @@ class Registry:
         deadlines = [
             entry.lease_ends_s
             if entry.lease_ends_s is not None
-            else entry.heard_at_s + self._settings.silence_s
+            else entry.owes_since_s + self._settings.silence_s
             for entry in self._entries.values()
             if entry.lease_ends_s is not None
             or (entry.owes_answer and entry.stream is not None and not entry.stream.is_over)

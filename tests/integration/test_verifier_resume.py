@@ -122,6 +122,30 @@ def test_a_fenced_stream_has_no_say() -> None:
     run_async(run())
 
 
+@pytest.mark.parametrize(("attempt", "is_fenced"), [(1, True), (3, False)])
+def test_a_stream_that_called_first_and_speaks_last(attempt: int, is_fenced: bool) -> None:
+    """Which try counts is what the edge says, not whose connection was faster."""
+
+    async def run() -> None:
+        engine = tiny_llama()
+        async with serving(engine) as verifier, dialled(verifier) as channel:
+            first, slow, fast = (RawStream(channel) for _ in range(3))
+            session_id = (await opened(first, engine, max_tokens=300)).session_id
+            # The verifier has taken the slow call once a later one on the same connection is answered.
+            await slow.call.wait_for_connection()
+            await fast.send(Resume(session_id=session_id, length=Position(3), attempt=2))
+            assert isinstance(await fast.receive(), Opened)
+            await slow.send(Resume(session_id=session_id, length=Position(3), attempt=attempt))
+            if is_fenced:
+                assert (await slow.receive_failure()).reason == "FENCED"
+            else:
+                assert isinstance(await slow.receive(), Opened)
+            for stream in (slow, fast):
+                stream.call.cancel()
+
+    run_async(run())
+
+
 def test_output_that_has_already_ended_says_so_at_once() -> None:
     async def run() -> None:
         engine = tiny_llama()

@@ -201,6 +201,18 @@ def test_fencing() -> None:
     house.registry.check_integrity(house.worker)
 
 
+def test_a_try_that_a_dead_connection_delivers_late_fences_nobody() -> None:
+    house = House()
+    entry, _ = house.open()
+    length = Position(3)
+    new, late = house.stream(), house.stream()
+    house.registry.resume(Resume(session_id=entry.session_id, length=length, attempt=3), new)
+    with pytest.raises(FencedError, match=r"resume\.attempt"):
+        house.registry.resume(Resume(session_id=entry.session_id, length=length, attempt=2), late)
+    assert entry.stream is new
+    assert not new.is_over
+
+
 def test_only_its_owner_can_resume() -> None:
     house = House()
     entry, stream = house.open(ALICE)
@@ -252,6 +264,19 @@ def test_an_edge_that_owes_an_answer_is_given_up() -> None:
     house.registry.detach(entry, stream)
     house.later(11.0)
     assert house.is_empty()
+
+
+def test_a_slow_step_is_not_the_silence_of_the_edge() -> None:
+    house = House()
+    entry, stream = house.open(max_tokens=2)
+    house.arrange()
+    house.clock.at_s += 60.0
+    house.step(entry, 7, 8)
+    assert entry.owes_answer, "the text has ended and was not closed"
+    house.later(4.9)
+    assert not stream.is_over, "it has as long as ever to take the last commit and close"
+    house.later(0.2)
+    assert isinstance(stream.error, LinkTimeout)
 
 
 def test_an_edge_that_answers_is_not() -> None:
