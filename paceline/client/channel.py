@@ -11,6 +11,9 @@ from paceline.settings import Address
 MAX_MESSAGE_BYTES = 4 * 2**20
 """Largest message either side may send: a prompt of a million tokens fits."""
 
+PING_TIMEOUT_MS = 10_000
+"""A ping that is not answered for so long means that the connection is dead."""
+
 
 def read_credentials(settings: ConnectionSettings) -> grpc.ChannelCredentials:
     """Return what TLS connections are made with.
@@ -43,7 +46,9 @@ def channel_options(settings: ConnectionSettings) -> list[tuple[str, int]]:
         # Pings keep a NAT from forgetting the flow, and notice soon when it did. Also between streams: the next
         # generation must not find a connection that is dead without knowing it.
         ("grpc.keepalive_time_ms", keepalive_ms),
-        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+        # gRPC 1.85 counts the time of a ping by this one, and waits 60 s if it is not set.
+        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

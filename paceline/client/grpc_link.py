@@ -42,6 +42,7 @@ class GrpcLink:
         self._silence_s = silence_s
         self._up = self._down = 0
         self._is_closed = False
+        self._write_failed = False
 
     @property
     def payload_bytes_up(self) -> int:
@@ -64,6 +65,7 @@ class GrpcLink:
         except asyncio.InvalidStateError as error:  # the stream is over; its status says why
             raise await self._ended() from error
         except grpc.aio.AioRpcError as error:
+            self._write_failed = True
             raise self._error(error.code(), error.details()) from error
         except asyncio.CancelledError as error:
             self._raise_if_closed(error)
@@ -74,7 +76,7 @@ class GrpcLink:
         """See `Link`."""
         try:
             async with asyncio.timeout(self._silence_s):
-                response = await self._call.read()
+                response = await self._read()
         except TimeoutError as error:
             raise self._silent("said") from error
         except asyncio.InvalidStateError as error:
@@ -101,6 +103,15 @@ class GrpcLink:
         """See `Link`."""
         self._is_closed = True
         self._call.cancel()
+
+    async def _read(self) -> Any:
+        if not self._write_failed:
+            return await self._call.read()
+        # The write met a stream that the verifier had ended. gRPC calls that INTERNAL and reads no further, though the
+        # reason lies in messages that have arrived: below its public interface they can still be read.
+        payload = await self._call._cython_call.receive_serialized_message()  # noqa: SLF001
+        is_end = payload is grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
+        return payload if is_end else pb.VerifyResponse.FromString(payload)
 
     def _raise_if_closed(self, error: asyncio.CancelledError) -> None:
         """Tell apart the two reasons for a cancelled call: `close`, and that this very task is cancelled."""

@@ -46,6 +46,9 @@ logger = logging.getLogger(__name__)
 CLOSE_S = 2.0
 """How long the end of a stream may take once its last message is under way, in seconds."""
 
+HEAR_OUT_S = 2.0
+"""How long a stream that takes nothing more is still read, in seconds: what has arrived is read at once."""
+
 PING_S = 5.0
 """Time between two measurements of the round trip, in seconds."""
 
@@ -281,6 +284,9 @@ class SessionRunner:
                     self._tally.proposal_bytes += link.payload_bytes_up - before
             await link.finish()
         except PacelineError as error:
+            # The verifier may have said why before it stopped listening. The reader hears it out; when it has, this
+            # task is cancelled.
+            await asyncio.sleep(HEAR_OUT_S)
             failures.append(error)
             await link.close()  # wakes the reader
 

@@ -16,7 +16,7 @@ from paceline.errors import (
     PacelineError,
     UnauthenticatedError,
 )
-from paceline.messages import Close, CloseReason, Commit, Drain, Open, Proposal
+from paceline.messages import Close, CloseReason, Commit, Drain, Failure, Open, Proposal
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import Position, TokenId
 
@@ -223,5 +223,31 @@ def test_a_verifier_that_reads_late_gets_everything(rig: Rig) -> None:
                 count += 1
         assert count == 4
         assert link.payload_bytes_up == 4 * encode_edge(large).ByteSize()
+
+    _run(rig, body)
+
+
+@pytest.mark.parametrize("error", [None, OverloadedError("full")])
+def test_what_was_said_before_a_failed_write_is_still_heard(
+    rig: Rig, error: PacelineError | None
+) -> None:
+    said = Failure(reason="DRAINING", message="going away", retryable=True)
+
+    async def body(link: Link, peer: Peer) -> None:
+        async def talk() -> None:
+            while True:
+                await link.send(_proposal(2))
+
+        await link.send(_proposal(1))
+        await peer.receive()
+        await peer.send(_commit(1))
+        await peer.send(said)
+        peer.end(error)
+        with pytest.raises((LinkClosed, OverloadedError)):
+            await talk()
+        assert await link.receive() == _commit(1)
+        assert await link.receive() == said
+        with pytest.raises(LinkClosed if error is None else OverloadedError):
+            await link.receive()
 
     _run(rig, body)

@@ -1,6 +1,7 @@
 """How connections are made: TLS, mutual TLS, credentials, keepalive."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import grpc
@@ -10,6 +11,7 @@ from harness.event_loop import run_async
 from harness.link_rigs import PeerService, serving
 from harness.relay import threaded_relay
 
+from paceline.client import channel
 from paceline.client.channel import channel_options
 from paceline.client.grpc_link import GrpcConnector, describe
 from paceline.client.settings import ConnectionSettings, DraftingSettings
@@ -18,6 +20,7 @@ from paceline.messages import Commit
 from paceline.settings import Address
 from paceline.tokens import Position, TokenId
 from simulator.link import LinkSettings
+from simulator.relay import CutMode
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +143,30 @@ def test_a_flow_that_a_nat_has_forgotten_is_not_used_again() -> None:
                 await connector.close()
 
     run_async(main())
+
+
+@pytest.mark.slow
+def test_a_link_that_is_a_black_hole_is_noticed_by_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "PING_TIMEOUT_MS", 500)
+
+    async def main() -> float:
+        service = PeerService()
+        connector = GrpcConnector(ConnectionSettings(silence_s=30.0, keepalive_s=0.5))
+        async with serving(service) as address:
+            with threaded_relay(address) as relay:
+                link = await connector.connect(relay.address)
+                await service.peers.get()
+                relay.cut(CutMode.BLACK_HOLE)
+                started_s = time.monotonic()
+                with pytest.raises(LinkClosed, match="ping"):
+                    await link.receive()
+                noticed_s = time.monotonic() - started_s
+                await connector.close()
+                relay.heal()
+        return noticed_s
+
+    # Keepalive and the ping's own time, 1 s together; without the second option gRPC takes a minute.
+    assert run_async(main()) < 10.0
 
 
 def test_no_answer_to_the_handshake_is_a_time_out() -> None:

@@ -13,20 +13,27 @@ from harness.virtual_time import run_virtually
 
 from paceline.client.generation import Generation
 from paceline.client.link import VerifierInfo
-from paceline.client.memory import MemoryConnector, MemoryPeer, MemoryServer
+from paceline.client.memory import (
+    MemoryConnector,
+    MemoryLink,
+    MemoryPeer,
+    MemoryServer,
+    _Pipe,
+)
 from paceline.client.outcome import GenerationResult
 from paceline.client.runner import Surroundings
 from paceline.client.settings import RetryPolicy
 from paceline.errors import (
     ConfigError,
     IncompatibleError,
+    InvalidRequestError,
     LinkClosed,
     OverloadedError,
     PacelineError,
     RemoteProtocolError,
     UnauthenticatedError,
 )
-from paceline.messages import Commit, Open, Opened, Resume
+from paceline.messages import CloudMessage, Commit, EdgeMessage, Failure, Open, Opened, Resume
 from paceline.settings import Address
 from paceline.tokens import Position, SessionId, TokenId
 
@@ -212,3 +219,37 @@ def test_a_replica_that_is_gone_is_looked_for_at_the_balancer() -> None:
 
     # A resume it cannot know of, which the real one answers with SESSION_LOST.
     assert run_virtually(main()) == [Open, Resume]
+
+
+def test_why_a_verifier_stopped_listening_is_heard_out() -> None:
+    """A write fails while the reason lies unread: it counts, not the failed write."""
+    refusal = Failure(reason="INVALID_REQUEST", message="prompt: too long", retryable=False)
+
+    class Late(MemoryLink):
+        """Its reader gets a turn when a write has failed."""
+
+        failed = asyncio.Event()
+
+        async def send(self, message: EdgeMessage) -> None:
+            try:
+                await super().send(message)
+            finally:
+                self.failed.set()
+
+        async def receive(self) -> CloudMessage:
+            await self.failed.wait()
+            return await super().receive()
+
+    class Deaf(MemoryConnector):
+        """Its streams say why they take nothing."""
+
+        async def connect(self, address: Address) -> MemoryLink:
+            up, down = _Pipe(), _Pipe()
+            peer = MemoryPeer(up, down)
+            await peer.send(OPENED)
+            await peer.send(refusal)
+            peer.end()
+            return Late(up, down, silence_s=60.0)
+
+    with pytest.raises(InvalidRequestError, match="prompt: too long"):
+        _ask(_serves, around=lambda setting: replace(setting, connector=Deaf({})))
