@@ -4,7 +4,9 @@ Only this module reads the environment. A setting is found in this order: comman
 (PACELINE_<COMMAND>_<OPTION>), configuration file (one table per sub-command), the option's default.
 """
 
+import contextlib
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -45,7 +47,11 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Only this machine can reach it."""
-        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            # A name proves nothing: 127.example.org may be any machine, or stand in a forged Host header.
+            return self.host.lower() == "localhost"
 
 
 def parse_duration(text: str) -> float:
@@ -92,7 +98,7 @@ def read_configuration(path: Path | None) -> Mapping[str, Any]:
         ConfigError: the named file is missing, or the file is not TOML.
     """
     if path is None:
-        found = [usual.expanduser() for usual in DEFAULT_FILES if usual.expanduser().is_file()]
+        found = [usual for usual in _default_files() if usual.is_file()]
         if not found:
             return {}
         path = found[0]
@@ -103,6 +109,13 @@ def read_configuration(path: Path | None) -> Mapping[str, Any]:
         raise ConfigError(f"--config: cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config: {path} is not valid TOML: {error}") from error
+
+
+def _default_files() -> list[Path]:
+    # A user without a home, as in some containers, has no file there.
+    with contextlib.suppress(RuntimeError):
+        return [usual.expanduser() for usual in DEFAULT_FILES]
+    return [usual for usual in DEFAULT_FILES if usual.parts[0] != "~"]
 
 
 def unknown_name(name: str, known: Iterable[str], *, what: str) -> ConfigError:

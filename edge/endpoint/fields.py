@@ -1,5 +1,6 @@
 """Reads single fields of a request: the right type, or an error that names the field."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -19,9 +20,15 @@ def number(body: Mapping[str, Any], name: str, default: float) -> float:
     value = body.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise bad_request(name, f"got {_shown(value)}, expected a number")
-    return float(value)
+    return _finite(value, name, shown=_shown(value))
+
+
+def _finite(value: Any, name: str, *, shown: str) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # JSON's whole numbers may have any length
+            if math.isfinite(number := float(value)):
+                return number
+    raise bad_request(name, f"got {shown}, expected a number")
 
 
 def integer(body: Mapping[str, Any], name: str, default: int | None) -> int | None:
@@ -91,9 +98,8 @@ def logit_bias(body: Mapping[str, Any]) -> tuple[tuple[TokenId, float], ...]:
     for key, bias in value.items():
         if not key.isascii() or not key.isdigit() or len(key) > 9:
             raise bad_request("logit_bias", f"got the key {_shown(key)}, expected a token id")
-        if isinstance(bias, bool) or not isinstance(bias, int | float):
-            raise bad_request("logit_bias", f"got {_shown(bias)} for {key}, expected a number")
-        biases[TokenId(int(key))] = float(bias)
+        shown = f"{_shown(bias)} for {key}"
+        biases[TokenId(int(key))] = _finite(bias, "logit_bias", shown=shown)
     return tuple(sorted(biases.items()))
 
 

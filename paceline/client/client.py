@@ -27,6 +27,9 @@ DEFAULT_MAX_TOKENS = 512
 MAX_TOKENS = 2**31 - 1
 """What the wire can say; a verifier allows far fewer."""
 
+MAX_PROMPT_TOKENS = 2**20
+"""More may not fit into a message (`paceline.client.channel`), and gRPC would call that an overload, to be retried."""
+
 
 class Client:
     """Generates text with a verifier's model and, if there is one, a drafter of our own.
@@ -173,11 +176,14 @@ class Client:
         if messages is not None:
             ids = self._tokenizer.encode_chat(_checked(messages))
         elif prompt is not None:
-            ids = self._tokenizer.encode(prompt)
+            ids = self._tokenizer.encode(_unicode(prompt, name="prompt"))
         else:
             ids = tuple(prompt_ids or ())
-        if not ids:
-            raise InvalidRequestError("prompt: it has no tokens, expected at least one")
+        if not 0 < len(ids) <= MAX_PROMPT_TOKENS:
+            raise InvalidRequestError(
+                f"prompt: it has {len(ids)} tokens, expected 1 to {MAX_PROMPT_TOKENS}, and fewer than the context "
+                "of the verifier's model"
+            )
         return ids
 
 
@@ -196,4 +202,18 @@ def _checked(messages: Sequence[Message | Mapping[str, str]]) -> list[dict[str, 
         checked = parse_messages(plain, where="messages")
     except ConfigError as error:
         raise InvalidRequestError(str(error)) from error
-    return [{"role": message.role, "content": message.content} for message in checked]
+    return [
+        {"role": message.role, "content": _unicode(message.content, name=f"messages[{index}]")}
+        for index, message in enumerate(checked)
+    ]
+
+
+def _unicode(text: str, *, name: str) -> str:
+    """Return the text if it is one: JSON and command lines can bring halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"{name}: character {error.start} is half a surrogate pair, expected text that can be written as UTF-8"
+        ) from error
+    return text

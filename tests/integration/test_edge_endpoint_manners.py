@@ -74,6 +74,7 @@ def test_refusals_have_openai_s_classes_and_name_the_field() -> None:
         (b"{}", {"Content-Type": "text/plain"}, 415),
         (b" " * 5000, {"Content-Type": "application/json"}, 413),
         (b"{}", {"Content-Type": "application/json", "Host": "evil.example"}, 403),
+        (b"{}", {"Content-Type": "application/json", "Host": "127.0.0.1.evil.example"}, 403),
     ],
 )
 def test_bad_bodies_and_strange_names(data: bytes, headers: dict[str, str], status: int) -> None:

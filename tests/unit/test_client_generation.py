@@ -189,7 +189,10 @@ def test_every_generation_without_a_seed_has_its_own() -> None:
     [
         ({}, "messages, prompt, prompt_ids"),
         ({"prompt": "x", "prompt_ids": [1]}, "messages, prompt, prompt_ids"),
-        ({"prompt": ""}, "prompt: it has no tokens"),
+        ({"prompt": ""}, "prompt: it has 0 tokens"),
+        ({"prompt": "half \ud83d"}, "prompt: character 5 is half"),
+        ({"messages": [{"role": "user", "content": "\udc00"}]}, r"messages\[0\]: character 0"),
+        ({"prompt_ids": range(2**20 + 1)}, "prompt: it has 1048577 tokens"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "king", "content": "x"}]}, r"messages\[0\].role"),
         ({"prompt": "x", "max_tokens": 0}, "max_tokens"),

@@ -17,6 +17,7 @@ from paceline.settings import (
     parse_address,
     parse_bandwidth,
     parse_duration,
+    read_configuration,
 )
 
 
@@ -64,6 +65,8 @@ def test_what_is_no_bandwidth_is_quoted(text: str) -> None:
         ("[::1]:65535", "::1", 65535, True),
         ("cloud.example.org:7700", "cloud.example.org", 7700, False),
         ("0.0.0.0:1", "0.0.0.0", 1, False),
+        ("LocalHost:1", "LocalHost", 1, True),
+        ("127.0.0.1.example.org:1", "127.0.0.1.example.org", 1, False),
     ],
 )
 def test_addresses(text: str, host: str, port: int, loopback: bool) -> None:
@@ -77,6 +80,17 @@ def test_addresses(text: str, host: str, port: int, loopback: bool) -> None:
 def test_what_is_no_address_is_quoted(text: str) -> None:
     with pytest.raises(ConfigError, match="address: got"):
         parse_address(text)
+
+
+def test_a_user_without_a_home_has_no_file_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(path: Path) -> Path:
+        raise RuntimeError(f"no home for {path}")
+
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    monkeypatch.chdir(tmp_path)
+    assert read_configuration(None) == {}
 
 
 def test_a_child_does_not_inherit_our_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def test_fingerprint_changes_with_what_may_change_the_text() -> None:
     assert served().fingerprint != served(weights_fingerprint=b"v" * 32).fingerprint
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "box.example"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "box.example", "127.box.example"])
 def test_other_machines_need_a_key_or_the_users_word(host: str) -> None:
     listen = Address(host=host, port=8080)
     with pytest.raises(ConfigError, match="--api-key"):
