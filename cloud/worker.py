@@ -185,7 +185,11 @@ class Worker:
 
     def _open(self, order: OpenOrder) -> PacelineError | None:
         try:
-            sampler = Sampler(order.sampling, vocabulary_size=self._engine.identity.vocabulary_size)
+            sampler = Sampler(
+                order.sampling,
+                vocabulary_size=self._engine.identity.vocabulary_size,
+                device=self._engine.device,
+            )
             if order.num_output:
                 sampler.append_output(order.text[-order.num_output :])
             sequence = self._engine.open(

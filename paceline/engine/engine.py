@@ -75,6 +75,11 @@ class Engine:
         return self._cache.memory
 
     @property
+    def device(self) -> torch.device:
+        """Where logits are."""
+        return self._layout.device
+
+    @property
     def row_bytes(self) -> int:
         """Cache memory of one row."""
         return self._layout.row_bytes

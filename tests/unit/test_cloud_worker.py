@@ -133,6 +133,12 @@ def test_nonsense_frees_the_rows_of_its_session() -> None:
     assert worker._seats[2].sequence.num_pending == 0
 
 
+def test_noise_is_made_where_the_logits_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "device", torch.device("meta"))
+    worker = worker_with(tiny_llama(), open_order(1, sampling=SamplingSettings(seed=3)))
+    assert worker._seats[1].sampler._noise.get(7).device.type == "meta"
+
+
 def test_memory_comes_back() -> None:
     engine = tiny_llama()
     worker = prefilled(engine, open_order(1), open_order(2))
