@@ -36,6 +36,8 @@ class Entry:
     """When it was last served, or got its work."""
     heard_at_s: float
     """When the edge last said something."""
+    takes_drafts: bool = True
+    """False once the model failed on rows with drafts: a draft must not end a text that is fine without it."""
     cache: Cache = Cache.WANTED
     cache_view: CacheView = field(
         default_factory=lambda: CacheView(num_to_prefill=1, waits_for=None)

@@ -131,7 +131,10 @@ def plan_step(views: Sequence[SessionView], settings: SchedulerSettings, *, now_
     prefilling = [view for view in free if view.num_to_prefill > 0]
     ready = [view for view in free if view.num_to_prefill == 0]
     due = [view for view in ready if _is_due(view, settings, now_s)]
-    patient = [view.waiting_since_s + settings.patience_s for view in ready if view not in due]
+    due_keys = {view.key for view in due}
+    patient = [
+        view.waiting_since_s + settings.patience_s for view in ready if view.key not in due_keys
+    ]
 
     wanted = sum(view.num_to_prefill for view in prefilling)
     reserve = min(wanted, max(1, int(settings.row_budget * settings.prefill_share)))

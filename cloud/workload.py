@@ -66,7 +66,7 @@ class Workload:
         for entry in self._registry.entries:
             if entry.cache is not Cache.HELD:
                 continue
-            offer = entry.session.offer(self._max_draft_rows)
+            offer = entry.session.offer(self._max_draft_rows if entry.takes_drafts else 0)
             trees[entry.key] = Tree(tokens=offer.tokens, parents=offer.parents)
             views.append(
                 SessionView(
@@ -98,7 +98,10 @@ class Workload:
                 continue  # closed during the step
             waited_s, entry.waiting_since_s = started_s - entry.waiting_since_s, now_s
             error, served = result.failed.get(key), result.served.get(key)
-            if error is not None:
+            if error is not None and entry.takes_drafts and entry.session.has_drafts:
+                log.warning("no more drafts: %s", error, extra={"session": entry.key})
+                entry.takes_drafts = False
+            elif error is not None:
                 self._registry.fail(entry, error)
             elif served is not None:
                 queue_ns = max(0, int(waited_s * 1e9))

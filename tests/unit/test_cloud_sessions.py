@@ -307,6 +307,23 @@ def test_a_model_error_ends_its_session() -> None:
     assert not other_stream.is_over
 
 
+def test_a_draft_that_the_model_cannot_compute_does_not_end_the_text() -> None:
+    house = House()
+    entry, stream = house.open()
+    house.arrange()
+    drafts = Proposal(base_position=Position(3), tokens=(T(7), T(8)), parents=(0,))
+    house.registry.deliver(entry, stream, drafts)
+    house.step(entry, failed=ModelError("logits: got nan"))
+    assert not stream.is_over
+    (view,) = house.workload.scheduler_views()[0]
+    assert (view.may_step, view.num_offered, view.has_drafts) == (True, 0, True)
+    house.step(entry, 7)
+    assert entry.session.output == [7]
+    # Without drafts it is the text itself that cannot be computed.
+    house.step(entry, failed=ModelError("logits: got nan"))
+    assert isinstance(stream.error, ModelError)
+
+
 def test_a_step_that_breaks_the_rules_of_its_session_ends_that_one_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
