@@ -250,10 +250,10 @@ class RollbackCache:
         if wasted * _WASTE_DIVISOR > buffer_bytes and num_rows > 0:
             try:
                 self._make_room(num_bytes)
-            except OverloadedError:
-                pass
-            else:
                 storage = self._layout.allocate(num_rows)
+            except (OverloadedError, RuntimeError, MemoryError):
+                pass  # no room in the budget, or none in the machine: the buffer serves as well
+            else:
                 storage[:, :, :, :num_filled] = buffer[:, :, :, first : first + num_filled]
                 self.rows_copied += num_filled
                 return storage, num_bytes

@@ -5,6 +5,7 @@ import torch
 from harness.models import CONFIGS, tiny_engine, tiny_llama
 
 from paceline.engine.engine import Engine
+from paceline.engine.layout import KVLayout
 from paceline.engine.rows import EngineSettings, RowGroup
 from paceline.errors import OverloadedError
 from paceline.tokens import TokenId
@@ -112,4 +113,21 @@ def test_what_does_not_fit_beside_a_closing_sequence_is_kept_where_it_is() -> No
     assert engine.memory.used == 40 * engine.row_bytes
     # It goes as soon as somebody needs the room.
     engine.open(max_length=50, max_pending=0)
+    assert engine.memory.shared == 0
+
+
+def test_closing_needs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = filled(1000)
+    sequence = engine.open(max_length=98, max_pending=2, prompt=tokens(*range(10, 50)), tenant="a")
+    engine.forward([sequence.prefill_group(100)])
+
+    def refuse(_layout: KVLayout, num_rows: int) -> torch.Tensor:
+        raise RuntimeError(f"out of memory: {num_rows} rows")
+
+    monkeypatch.setattr(KVLayout, "allocate", refuse)
+    engine.close(sequence)
+    memory = engine.memory
+    assert (memory.reserved, memory.shared) == (0, 100 * engine.row_bytes)
+    assert memory.used == 40 * engine.row_bytes
+    engine.clear_prefixes()
     assert engine.memory.shared == 0
