@@ -75,10 +75,11 @@ class CloudSession:
         self._end = min(
             len(request.prompt) + min(request.max_tokens, limits.max_tokens), limits.context_length
         )
-        self._given = len(self.log)
+        self._bare = self.length
         self._root = root_after(self.log)
         self._accepted: set[Position] = set()
         self._logprobs: dict[Position, TokenLogprobs] = {}
+        """From `_bare` on, if asked for: given output has none, and once acknowledged they are let go."""
         self._counts = _Counts()
         self._last_step = Stepped(tokens=())
         self._finish_taken = False
@@ -170,10 +171,8 @@ class CloudSession:
             return None
         begin = self._cursor
         end = min(self.length, begin + MAX_COMMIT_TOKENS)
-        if begin < self._given:
-            end = min(
-                end, self._given
-            )  # given output has no log probabilities; one commit has all or none
+        if begin < self._bare:
+            end = min(end, self._bare)  # one commit has all log probabilities or none
         last = self.finish is not None and end == self.length
         if begin == end and not (last and not self._finish_taken):
             return None
@@ -292,6 +291,10 @@ class CloudSession:
             return ()
         distances = self._checked_distances(proposal)
         self._names.acknowledge(self._base, proposal.base_position)
+        if self._logprobs:
+            for position in range(self._base, proposal.base_position):
+                self._logprobs.pop(Position(position), None)
+            self._bare = max(self._bare, proposal.base_position)
         self._base = proposal.base_position
         for token, distance in zip(proposal.tokens, distances, strict=True):
             self._name(token, distance)

@@ -181,6 +181,22 @@ def test_given_output_is_replayed_without_log_probabilities() -> None:
     assert (second.tokens, second.logprobs) == ((6,), (entry,))
 
 
+def test_log_probabilities_are_let_go_once_acknowledged() -> None:
+    session = live(num_logprobs=1)
+    entries = tuple(TokenLogprobs(logprob=-float(i)) for i in range(5))
+    session.handle(Stepped(tokens=ids(4, 5, 6, 7, 8), logprobs=entries))
+    propose(session, 6)
+    # Back before what it has acknowledged: the text is the same, in one commit without and one with.
+    session.handle(Attach(stream=2, length=Position(4)))
+    first, second = session.next_commit(), session.next_commit()
+    assert first is not None
+    assert second is not None
+    assert (first.tokens, first.logprobs) == ((5, 6), ())
+    assert (second.tokens, second.logprobs) == ((7, 8), entries[3:])
+    propose(session, 8, stream=2)
+    assert not session._logprobs
+
+
 def test_what_would_follow_the_end_is_stale() -> None:
     session = live(stop_tokens=(5,))
     session.handle(Stepped(tokens=ids(4, 5)))
