@@ -19,7 +19,7 @@ from paceline.messages import (
     Proposal,
     Resume,
 )
-from paceline.sampling.settings import SamplingSettings
+from paceline.sampling.settings import MAX_LOGIT_BIASES, SamplingSettings
 from paceline.tokens import Position, SessionId, TokenId
 from paceline.v1 import verification_pb2 as pb
 
@@ -163,6 +163,10 @@ def _decode_open(message: pb.Open) -> Open:
 
 
 def _decode_sampling(message: pb.Sampling) -> SamplingSettings:
+    if len(message.logit_bias) > MAX_LOGIT_BIASES:  # before they are sorted
+        raise InvalidRequestError(
+            f"open.sampling.logit_bias: got {len(message.logit_bias)} entries, at most {MAX_LOGIT_BIASES} are allowed"
+        )
     try:
         return SamplingSettings(
             temperature=message.temperature,
