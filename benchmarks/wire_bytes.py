@@ -36,7 +36,7 @@ async def generate(
 ) -> list[Statistics]:
     """Answer all prompts, one after the other."""
     drafter = load_drafter("lookup", tokenizer=tokenizer)
-    drafting = DraftingSettings(tokens_per_message=per_message)
+    drafting = DraftingSettings(draft_length=32, tokens_per_message=per_message)
     found = []
     async with Client(
         verifiers=[address], tokenizer=tokenizer, drafter=drafter, drafting=drafting

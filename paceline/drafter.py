@@ -27,13 +27,16 @@ class Draft(Protocol):
         """
         ...
 
-    def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...]:
+    def extend(
+        self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
+    ) -> tuple[TokenId, ...]:
         """Return at most `limit` tokens that the target may draw after `text`; none if there is no guess.
 
         Args:
             text: prompt, committed output and the guesses to go on from. It may differ from the last call's in its
                 end; the common beginning need not be computed again.
             limit: at least 1.
+            num_guessed: how many of the last tokens of `text` are guesses, not committed yet.
 
         Raises:
             ModelError: the model failed; the generation goes on without drafts.

@@ -17,6 +17,10 @@ LONGEST = 6
 SHORTEST = 2
 """Fewest tokens that must match: after a single common token the guess is wrong more often than it is worth a row."""
 
+GUESSES_PER_MATCHED = 2
+"""Most guesses for each committed token that matches: two common words in a row say little about the next eight, and
+every wrong guess is a row of the target."""
+
 
 class LookupDrafter:
     """Guesses from the text itself."""
@@ -51,12 +55,15 @@ class LookupDraft:
         del text
         return False
 
-    def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...]:
-        """See `Draft`: guesses until there is no match any more. Own guesses count as text."""
+    def extend(
+        self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
+    ) -> tuple[TokenId, ...]:
+        """See `Draft`: guesses until there is no match any more. Own guesses count as text, but not for trust."""
         self._truncate(common_length(self._text, text))
         for token in text[len(self._text) :]:
             self._append(token)
-        for _ in range(limit):
+        trusted = GUESSES_PER_MATCHED * self._matched(len(text) - num_guessed) - num_guessed
+        for _ in range(min(limit, trusted)):
             end = self._match()
             if end is None:
                 break
@@ -65,7 +72,16 @@ class LookupDraft:
 
     def close(self) -> None:
         """Forget the text."""
-        self._truncate(0)
+        self._text.clear()
+        self._ends.clear()
+        self._before.clear()
+
+    def _matched(self, length: int) -> int:
+        """Return how many of the first `length` tokens' last ones stood somewhere before; 0 if too few did."""
+        if length == 0:
+            return 0
+        before = zip(self._sizes, self._before[length - 1], strict=True)
+        return next((size for size, end in before if end is not None), 0)
 
     def _match(self) -> int | None:
         """Return where an earlier occurrence of the text's end ends, or None."""

@@ -92,8 +92,11 @@ class ModelDraft:
         with _as_model_errors():
             return self._advance(text)
 
-    def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...]:
+    def extend(
+        self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
+    ) -> tuple[TokenId, ...]:
         """See `Draft`. A text longer than the model's context gets no guess, nor one with tokens it does not know."""
+        del num_guessed  # each guess is as good as the one before
         if not self._can_draft(text):
             return ()
         # The last guess needs no row of its own.

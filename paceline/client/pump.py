@@ -121,7 +121,8 @@ class DraftingPump:
             text = (*session.log, *request.path)
             limit = min(request.limit, tokens_per_message)
             started_s = self._clock.now_s()
-            tokens = await self._worker.run(partial(holder.extend, text, limit))
+            extend = partial(holder.extend, text, limit, num_guessed=len(request.path))
+            tokens = await self._worker.run(extend)
             self.drafting_s += self._clock.now_s() - started_s
             if tokens:
                 self._apply(Drafted(position=request.position, tokens=(*request.path, *tokens)))
@@ -146,10 +147,14 @@ class _Holder:
             sampling=request.sampling,
         )
 
-    def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...] | None:
+    def extend(
+        self, text: Sequence[TokenId], limit: int, *, num_guessed: int
+    ) -> tuple[TokenId, ...] | None:
         """Return guesses, or None while there is more to prepare."""
         assert self._draft is not None, "opened before"
-        return None if self._draft.prepare(text) else self._draft.extend(text, limit)
+        if self._draft.prepare(text):
+            return None
+        return self._draft.extend(text, limit, num_guessed=num_guessed)
 
     def close(self) -> None:
         if self._draft is not None:

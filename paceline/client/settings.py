@@ -95,9 +95,10 @@ class DraftingSettings:
         ConfigError: a field is out of its range.
     """
 
-    draft_length: int = 32
+    draft_length: int = 8
     """How many tokens deep to draft beyond the committed text; 0 drafts nothing. Good is about what the target commits
-    within a round trip; more costs the verifier rows and the edge time when a guess is wrong."""
+    within a round trip; more costs the verifier rows and the edge time when a guess is wrong. On a CPU every row
+    costs; on a GPU, and over a long link, more may pay."""
 
     window: int = 64
     """Most drafted tokens in flight; at least 1. The verifier may allow fewer."""

@@ -23,7 +23,9 @@ class GuessingDraft:
     def prepare(self, text: Sequence[TokenId]) -> bool:
         return False
 
-    def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...]:
+    def extend(
+        self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
+    ) -> tuple[TokenId, ...]:
         assert not self.is_closed
         self._calls.append((len(text), limit))
         grown = list(text)
@@ -97,7 +99,9 @@ class Broken:
     def prepare(self, text: Sequence[TokenId]) -> bool:
         return False
 
-    def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...]:
+    def extend(
+        self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
+    ) -> tuple[TokenId, ...]:
         self._left -= 1
         if self._left <= 0:
             raise ModelError("broken: it is broken")

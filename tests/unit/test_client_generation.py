@@ -11,7 +11,7 @@ from harness.toy_verifier import toy_identity
 from harness.virtual_time import run_virtually
 
 from paceline import Client
-from paceline.client import EndReason, GenerationResult, Piece, VerifierInfo
+from paceline.client import DraftingSettings, EndReason, GenerationResult, Piece, VerifierInfo
 from paceline.client.memory import MemoryConnector
 from paceline.errors import (
     ConfigError,
@@ -33,7 +33,11 @@ def _answer(
 ) -> tuple[GenerationResult, list[Piece], ToyCloud]:
     async def main() -> tuple[GenerationResult, list[Piece], ToyCloud]:
         async with ToyCloud(target=TARGET, one_way_s=0.03) as cloud:
-            around = surroundings([cloud], drafter=toy_drafter(TARGET, accuracy=0.9))
+            around = surroundings(
+                [cloud],
+                drafter=toy_drafter(TARGET, accuracy=0.9),
+                drafting=DraftingSettings(draft_length=32),
+            )
             async with generation(
                 around, stop=stop, stop_tokens=stop_tokens, max_tokens=max_tokens
             ) as answer:

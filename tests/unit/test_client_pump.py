@@ -112,7 +112,9 @@ def test_a_contradicted_guess_is_dropped_at_the_next_extend() -> None:
 
 def test_a_drafter_that_is_silent_lets_the_verifier_go_on() -> None:
     class Silent(GuessingDraft):
-        def extend(self, text: Sequence[TokenId], limit: int) -> tuple[TokenId, ...]:
+        def extend(
+            self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
+        ) -> tuple[TokenId, ...]:
             super().extend(text, 1)
             return ()
 
