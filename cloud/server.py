@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined]  # stubs lack it
 
 from cloud.account import VerifierStatistics
 from cloud.admission import SessionSettings
+from cloud.health import HealthService
 from cloud.scheduler import SchedulerSettings
 from cloud.service import VerificationService
 from cloud.sessions import Registry
@@ -125,7 +125,7 @@ class Verifier:
         self.registry = registry
         self.worker = worker
         self._workload = workload
-        self.health = health_aio.HealthServicer()
+        self.health = HealthService()
         self._server = server
         self._clock = MonotonicClock()
 

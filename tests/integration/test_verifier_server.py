@@ -23,6 +23,7 @@ from harness.raw_edge import (
 )
 
 from cloud.admission import SessionSettings
+from cloud.health import MAX_WATCHERS
 from cloud.server import SERVICE_NAME, ServerSettings, TlsSettings
 from cloud.worker import WorkerSettings
 from paceline.engine.engine import Engine
@@ -72,6 +73,31 @@ def test_drain_lets_sessions_finish_and_refuses_new_ones() -> None:
                 assert await late.call.code() is grpc.StatusCode.UNAVAILABLE
                 await draining
             assert len(running.session.output) == 30
+
+    run_async(run())
+
+
+def test_strangers_who_watch_its_health_leave_room_for_sessions() -> None:
+    async def run() -> None:
+        engine = tiny_llama()
+        async with serving(engine) as verifier, dialled(verifier) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest(service=SERVICE_NAME)
+            watching = [stub.Watch(request) for _ in range(MAX_WATCHERS)]
+            for call in watching:
+                assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVING
+            assert await stub.Watch(request).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert await health(channel) == health_pb2.HealthCheckResponse.SERVING
+            one = edge(open_request(engine, PROMPT, max_tokens=3))
+            await one.run(RawStream(channel))
+            assert len(one.session.output) == 3
+            # Whoever leaves makes room.
+            for call in watching:
+                call.cancel()
+            await until(lambda: verifier.health.num_watchers == 0)
+            again = stub.Watch(request)
+            assert (await again.read()).status == health_pb2.HealthCheckResponse.SERVING
+            again.cancel()
 
     run_async(run())
 
