@@ -220,7 +220,9 @@ def main() -> None:
     arguments = parsed()
     torch.set_num_threads(arguments.threads)
     tokenizer = load_tokenizer(resolve(arguments.target))
-    prompts = [json.loads(line) for line in PROMPTS.read_text().splitlines()][: arguments.prompts]
+    prompts = [json.loads(line) for line in arguments.prompts_file.read_text().splitlines()][
+        : arguments.prompts
+    ]
     for number, prompt in enumerate(prompts):
         ids = tokenizer.encode_chat(
             [{"role": "user", "content": prompt["prompt"][: arguments.prompt_characters]}]
@@ -380,6 +382,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--min-step", type=float, default=0.15, help="seconds")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--prompts-file", type=Path, default=PROMPTS)
     parser.add_argument("--target", default="smollm2-135m")
     parser.add_argument("--prompt-characters", type=int, help="cut prompts to this many characters")
     parser.add_argument("--copy-dtype", default="bfloat16")

@@ -48,8 +48,15 @@ def test_every_pair_of_settings_gives_the_text_of_a_plain_loop(kind: str, tmp_pa
 @pytest.mark.slow
 @pytest.mark.real
 def test_smollm2_in_float32_writes_what_transformers_writes(tmp_path: Path) -> None:
-    """The real target, one prompt a cell."""
-    result = run(
-        tmp_path, "greedy", "--prompts", "9", "--max-tokens", "24", "--prompt-characters", "160"
-    )
+    """The real target, one prompt a cell; those dealt to prompt lookup ask for repetition."""
+    prompts = tmp_path / "prompts.jsonl"
+    given = (ROOT / "tests/data/prompts/prompts.jsonl").read_text().splitlines()[:9]
+    lines = [json.loads(line) for line in given]
+    for line, words in zip(
+        lines, ("red green blue", "one two three four", "do re mi"), strict=False
+    ):
+        line["prompt"] = f"Say this again, exactly: {words} {words} {words} {words} {words} {words}"
+    prompts.write_text("\n".join(json.dumps(line) for line in lines))
+    options = ["--prompts-file", str(prompts), "--prompt-characters", "160"]
+    result = run(tmp_path, "greedy", *options, "--prompts", "9", "--max-tokens", "24")
     assert result["identical"] == 9
