@@ -1,20 +1,18 @@
 """The client with the real verifier over gRPC: the text is the target's own, whatever drafts and whatever breaks."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from harness.drafters import AlwaysWrong
 from harness.event_loop import run_async
 from harness.models import VOCABULARY_SIZE, llama_config, save_tiny, tiny_llama, tiny_model
-from harness.processes import free_port, running
+from harness.processes import Child, free_port, running
 from harness.raw_edge import LOOPBACK, serving, settled
 from harness.reference import reference_output
 from harness.relay import threaded_relay
@@ -27,7 +25,6 @@ from edge.drafters import LookupDrafter, ModelDrafter
 from paceline import Client
 from paceline.client import (
     ConnectionSettings,
-    DraftingSettings,
     EndReason,
     GenerationResult,
     RetryPolicy,
@@ -297,32 +294,49 @@ def test_nobody_listening() -> None:
     run_async(main())
 
 
-@pytest.mark.slow
-def test_a_killed_verifier_that_comes_back_goes_on_with_the_same_text(
-    caplog: pytest.LogCaptureFixture,
+@contextmanager
+def process(folder: Path, address: Address, *, is_awaited: bool = True) -> Iterator[Child]:
+    """A verifier that can be killed; slow enough to be killed in the middle of an answer."""
+    options = ("--listen", str(address), "--target", str(folder), "--threads", "1")
+    ready = str(address) if is_awaited else None
+    with running("paceline.command", "cloud", *options, "--min-step", "5ms", ready=ready) as child:
+        yield child
+
+
+async def killed_in_the_middle(
+    verifiers: Sequence[Address], doomed: Child, after: Callable[[], None] = lambda: None
 ) -> None:
-    caplog.set_level(logging.WARNING)
+    """Kill a verifier that serves a greedy and a drawn answer, and check that both are what they would have been."""
+    async with (
+        client(verifiers, drafter=drafter("same", NOISY)) as asking,
+        asking.generate(prompt_ids=PROMPT, max_tokens=300, sampling=GREEDY) as greedy,
+        asking.generate(prompt_ids=PROMPT, max_tokens=300, sampling=NOISY) as noisy,
+    ):
+        await anext(greedy)
+        await anext(noisy)
+        doomed.kill()
+        after()
+        for generation, sampling in ((greedy, GREEDY), (noisy, NOISY)):
+            result = await generation.complete()
+            assert result.statistics.reconnects >= 1
+            assert result.token_ids == expected(sampling, 300)
+
+
+@pytest.mark.slow
+def test_a_killed_verifier_that_comes_back_goes_on_with_the_same_text(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path)
     address = Address(host="127.0.0.1", port=free_port())
-    arguments = ("cloud", "--listen", str(address), "--dtype", "float32", "--threads", "1")
+    with process(folder, address) as doomed, ExitStack() as stack:
 
-    async def main(folder: Path) -> GenerationResult:
-        with running(
-            "paceline.command", *arguments, "--target", str(folder), ready=str(address)
-        ) as doomed:
-            async with (
-                client(
-                    [address],
-                    drafter=drafter("same", NOISY),
-                    drafting=DraftingSettings(draft_length=8),
-                ) as asking,
-                asking.generate(prompt_ids=PROMPT, max_tokens=400, sampling=NOISY) as generation,
-            ):
-                await anext(generation)
-                doomed.kill()
-                with running("paceline.command", *arguments, "--target", str(folder), ready=None):
-                    return await generation.complete()
+        def come_back() -> None:
+            stack.enter_context(process(folder, address, is_awaited=False))
 
-    with TemporaryDirectory() as name:
-        result = run_async(main(save_tiny(Path(name))))
-    assert result.statistics.reconnects >= 1
-    assert result.token_ids == expected(NOISY, 400)
+        run_async(killed_in_the_middle([address], doomed, come_back))
+
+
+@pytest.mark.slow
+def test_a_killed_verifier_is_replaced_by_another_process(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path)
+    first, second = (Address(host="127.0.0.1", port=free_port()) for _ in range(2))
+    with process(folder, first) as doomed, process(folder, second):
+        run_async(killed_in_the_middle([first, second], doomed))
