@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from edge.generate import show, start
+from edge.generate import show_text, start
 from edge.options import (
     AnswerSettings,
     agent_options,
@@ -16,7 +16,6 @@ from edge.options import (
     answer_options,
     answer_settings,
 )
-from edge.summary import summary_line
 from paceline.client.client import Client
 from paceline.console import LEGEND, TokenPrinter
 from paceline.errors import PacelineError
@@ -105,16 +104,13 @@ class Conversation:
         try:
             generation = start(client, line, answers=self._answers)
             try:
-                await show(generation, printer=self._printer)
+                await show_text(generation, printer=self._printer)
             finally:
-                self._printer.end_line()
                 self.messages.append(Message(role="assistant", content=generation.result.text))
         except PacelineError as error:
             # The conversation goes on without this message: a shorter one may fit, or the link may be back.
             del self.messages[-1]
             click.echo(f"paceline: {mask_secrets(str(error))}", err=True)
-        else:
-            click.echo(click.style(summary_line(generation.statistics), dim=True), err=True)
 
 
 def read_line() -> str | None:

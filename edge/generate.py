@@ -1,8 +1,10 @@
 """`paceline generate`: one answer per prompt, streamed into the terminal."""
 
+import contextlib
 import json
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +20,7 @@ from edge.options import (
 from edge.summary import answer_object, summary_line
 from paceline.client.client import Client
 from paceline.client.generation import Generation
-from paceline.console import LEGEND, Origin, TokenPrinter
+from paceline.console import LEGEND, Origin, TokenPrinter, progress
 from paceline.errors import ConfigError
 from paceline.prompts import PROMPT_FILE, Message, PromptLine
 
@@ -29,6 +31,9 @@ class OutputSettings:
 
     as_json: bool = False
     """One JSON object per answer, nothing else on stdout."""
+
+    json_file: Path | None = None
+    """Gets the JSON objects as well, whatever is shown."""
 
     raw: bool = False
     """Go on from the prompt as it stands, without the model's chat template."""
@@ -42,6 +47,11 @@ class OutputSettings:
     help="JSON lines, each with `prompt` or `messages`, instead of PROMPT; - is standard input.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object per answer.")
+@click.option(
+    "--json-file",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    help="Write the JSON objects to this file, besides what is shown.",
+)
 @click.option("--raw", is_flag=True, help="Continue PROMPT itself, without a chat template.")
 @answer_options
 @agent_options
@@ -50,6 +60,7 @@ def generate(
     prompt: str | None,
     prompts: tuple[PromptLine, ...] | None,
     as_json: bool,
+    json_file: Path | None,
     raw: bool,
     **values: Any,
 ) -> None:
@@ -68,7 +79,7 @@ def generate(
     lines = prompts or (
         PromptLine(name="1", messages=(Message(role="user", content=prompt or ""),)),
     )
-    output = OutputSettings(as_json=as_json, raw=raw)
+    output = OutputSettings(as_json=as_json, json_file=json_file, raw=raw)
     for line in lines:
         check_line(line, answers=answers, output=output)
     agent = agent_settings(values)
@@ -87,24 +98,28 @@ async def _generate(
 ) -> None:
     from edge.agent import open_agent  # noqa: PLC0415
 
-    async with open_agent(agent) as opened:
+    async with contextlib.AsyncExitStack() as stack:
+        # Opened first: a file that cannot be written is told before anything slow starts.
+        file = output.json_file and stack.enter_context(
+            output.json_file.open("w", encoding="utf-8")
+        )
+        opened = await stack.enter_async_context(open_agent(agent))
         printer = TokenPrinter()
         if printer.is_colored and not output.as_json:
             click.echo(click.style(LEGEND, dim=True), err=True)
         for line in lines:
             generation = start(opened.client, line, answers=answers, raw=output.raw)
-            if output.as_json:
+            if not output.as_json:
+                if len(lines) > 1:
+                    click.echo(click.style(f"[{line.name}]", bold=True), err=True)
+                await show_text(generation, printer=printer)
+            else:
                 await show(generation, printer=None)
-                data = answer_object(generation.result, name=line.name)
-                click.echo(json.dumps(data, ensure_ascii=False))
-                continue
-            if len(lines) > 1:
-                click.echo(click.style(f"[{line.name}]", bold=True), err=True)
-            try:
-                await show(generation, printer=printer)
-            finally:
-                printer.end_line()
-            click.echo(click.style(summary_line(generation.statistics), dim=True), err=True)
+            data = json.dumps(answer_object(generation.result, name=line.name), ensure_ascii=False)
+            if output.as_json:
+                click.echo(data)
+            if file:
+                click.echo(data, file=file)
 
 
 def start(
@@ -124,16 +139,39 @@ def start(
     )
 
 
+async def show_text(generation: Generation, *, printer: TokenPrinter) -> None:
+    """Show an answer with the line that ends it.
+
+    Raises:
+        PacelineError: it failed.
+    """
+    try:
+        await show(generation, printer=printer)
+    finally:
+        printer.end_line()
+    click.echo(click.style(summary_line(generation.statistics), dim=True), err=True)
+
+
 async def show(generation: Generation, *, printer: TokenPrinter | None) -> None:
     """Run a generation to its end, with its pieces printed as they come.
+
+    Until the first one comes, a terminal shows that the prompt is being read.
 
     Raises:
         PacelineError: it failed.
     """
     async with generation:
-        async for piece in generation:
-            if printer is not None:
+        with contextlib.ExitStack() as waiting:
+            waiting.enter_context(progress(_reading(generation), only_on_terminal=True))
+            async for piece in generation:
+                waiting.close()
+                if printer is None:
+                    continue
                 printer.write(piece.text, Origin.DRAFT if piece.accepted else Origin.CLOUD)
+
+
+def _reading(generation: Generation) -> str:
+    return f"reading the prompt, {len(generation.prompt_ids)} tokens"
 
 
 def conversation(line: PromptLine, *, system: str | None) -> tuple[Message, ...]:

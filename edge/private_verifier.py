@@ -70,20 +70,22 @@ class PrivateVerifier:
                 async with asyncio.timeout(READY_S):
                     address = await asyncio.shield(self._address)
                     if address is None:
-                        status = await self._process.wait()
-                        await self._fell_silent.wait()
+                        raise await self._failure()
         except TimeoutError as error:
             raise ConfigError(f"the private verifier was not ready within {READY_S:g} s") from error
-        if address is not None:
-            return address
-        lines = self._last_lines
-        sentence = lines[-1].removeprefix("paceline: ") if lines else "it said nothing"
-        raise ConfigError(f"the private verifier ended with status {status}: {sentence}")
+        return address
+
+    async def _failure(self) -> ConfigError:
+        status = await self._process.wait()
+        await self._fell_silent.wait()
+        last = self._last_lines[-1] if self._last_lines else "it said nothing"
+        sentence = last.removeprefix("paceline: ")
+        return ConfigError(f"the private verifier ended with status {status}: {sentence}")
 
     async def read_output(self) -> None:
         """Read its standard output to the end, for the line that says it is ready."""
         assert self._process.stdout is not None
-        async for line in _lines(self._process.stdout):
+        async for line in lines(self._process.stdout):
             if (match := READY.search(line)) and not self._address.done():
                 self._address.set_result(parse_address(match[1]))
         if not self._address.done():
@@ -92,7 +94,7 @@ class PrivateVerifier:
     async def read_errors(self) -> None:
         """Read its standard error to the end, for the log and for the case that it fails."""
         assert self._process.stderr is not None
-        async for line in _lines(self._process.stderr):
+        async for line in lines(self._process.stderr):
             self._last_lines.append(line)
             log.info("private verifier: %s", line)
         self._fell_silent.set()
@@ -131,8 +133,8 @@ async def private_verifier(settings: VerifierSettings) -> AsyncIterator[PrivateV
         raise failures.exceptions[0] from None
 
 
-async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    """Give the lines that are not empty; a line beyond the limit is dropped."""
+async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+    """Give the lines that are not empty; one beyond the stream's bound, a bar that never ends it, is dropped."""
     while True:
         try:
             line = await stream.readline()

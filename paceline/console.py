@@ -58,9 +58,9 @@ class TokenPrinter:
         """Write a piece of the text; it may be empty or end within a word."""
         if not text:
             return
-        if self.is_colored:
+        if self._console.is_terminal:
             # Text, not markup: what a model writes must not be read as "[bold]". Control codes other than line
-            # ends and tabs are dropped for the same reason.
+            # ends and tabs are dropped for the same reason, also where NO_COLOR is set.
             shown = "".join(
                 char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc"
             )
@@ -79,14 +79,20 @@ class TokenPrinter:
 
 
 @contextmanager
-def progress(what: str, *, file: TextIO | None = None) -> Iterator[Step]:
+def progress(
+    what: str, *, file: TextIO | None = None, only_on_terminal: bool = False
+) -> Iterator[Step]:
     """Show a slow preparation, "loading weights" for example, while the body runs.
 
     Args:
         what: said to the user, in the lower case of a running sentence.
         file: stderr if not given.
+        only_on_terminal: say nothing elsewhere: it is not worth a line in a log.
     """
     console = _console(file or sys.stderr)
+    if not console.is_terminal and only_on_terminal:
+        yield _Silent()
+        return
     if not console.is_terminal:
         console.print(Text(f"{what} ..."), soft_wrap=True)
         yield _Silent()

@@ -8,8 +8,9 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -55,6 +56,7 @@ class Answer:
     """One answer as its reader saw it."""
 
     text: str
+    token_ids: tuple[int, ...]
     statistics: str
     """The edge's own summary, one line."""
     streaming_s: float
@@ -118,9 +120,8 @@ async def _show(settings: DemoSettings) -> None:
 
 async def _compare(settings: DemoSettings, *, environment: Mapping[str, str]) -> None:
     console = Console(no_color=not color_wanted(), highlight=False)
-    cores = max(1, (os.cpu_count() or 1) // 2)
     arguments = ["cloud", "--target", settings.target, "--listen", "127.0.0.1:0"]
-    arguments += ["--dtype", settings.dtype, "--device", settings.device, "--threads", str(cores)]
+    arguments += ["--dtype", settings.dtype, "--device", settings.device, *_threads()]
     async with running("the verifier", *arguments, environment=environment) as verifier:
         with progress(f"starting the verifier, loading {settings.target}"):
             ready = await verifier.wait_for(r"ready on (\S+)", timeout_s=LOAD_TIMEOUT_S)
@@ -136,7 +137,8 @@ async def _compare(settings: DemoSettings, *, environment: Mapping[str, str]) ->
         console.print(Text("\nThe same from the cloud alone, over the same link:\n", style="bold"))
         plain = await answer("none")
     console.print(_side_by_side(drafted, plain, settings))
-    console.print(Text(verdict(drafted.text, plain.text, dtype=settings.dtype), style="bold"))
+    said = verdict(drafted.token_ids, plain.token_ids, dtype=settings.dtype)
+    console.print(Text(said, style="bold"))
 
 
 async def _answer(
@@ -151,7 +153,9 @@ async def _answer(
         port = re.search(r'"port": (\d+)', listening[0])
         assert port is not None
         arguments = ["generate", "--cloud", f"127.0.0.1:{port[1]}", "--target", settings.target]
-        arguments += ["--draft", draft, "--dtype", settings.dtype]
+        arguments += ["--draft", draft, "--dtype", settings.dtype, *_threads()]
+        file = Path(environment["TMPDIR"]) / "answer.json"
+        arguments += ["--json-file", str(file)]
         arguments += ["--max-tokens", str(settings.max_tokens)]
         arguments += ["--temperature", str(settings.temperature), "--seed", str(settings.seed)]
         async with running(
@@ -163,6 +167,7 @@ async def _answer(
         carried = json.loads((await link.end()).splitlines()[-1])
     return Answer(
         text=text,
+        token_ids=tuple(json.loads(file.read_text(encoding="utf-8"))["token_ids"]),
         statistics=statistics,
         streaming_s=streaming_s,
         up_bytes=carried["up_bytes"],
@@ -192,10 +197,18 @@ async def _stream(edge: Program) -> tuple[str, float]:
     return text.strip("\n"), times_s[-1] - times_s[0]
 
 
-def verdict(drafted: str, plain: str, *, dtype: str) -> str:
-    """Return the one line that says whether the two texts are the same, and which precision ran."""
+def _threads() -> list[str]:
+    """Return the option that gives verifier and edge half of the cores each: they compute at the same time."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return ["--threads", str(max(1, cores // 2))]
+
+
+def verdict(drafted: Sequence[int], plain: Sequence[int], *, dtype: str) -> str:
+    """Return the one line that says whether the two texts are the same, token by token, and which precision ran."""
     if drafted == plain:
-        return f"Identical text, with drafts and without ({dtype})."
+        return f"Identical text, with drafts and without: the same {len(plain)} tokens ({dtype})."
     pairs = zip(drafted, plain, strict=False)
     same = next(
         (index for index, (left, right) in enumerate(pairs) if left != right),
@@ -206,11 +219,12 @@ def verdict(drafted: str, plain: str, *, dtype: str) -> str:
         if dtype == "float32"
         else f"{dtype} promises the same distribution, and rounding can flip a token"
     )
-    return f"Different text from character {same} on ({dtype}): {promised}."
+    return f"Different text from token {same + 1} on ({dtype}): {promised}."
 
 
 def _side_by_side(drafted: Answer, plain: Answer, settings: DemoSettings) -> Table:
-    table = Table(title=f"{settings.target} over {settings.rtt_s * 1e3:.0f} ms", show_lines=True)
+    title = f"{settings.target} in {settings.dtype} over {settings.rtt_s * 1e3:.0f} ms"
+    table = Table(title=title, show_lines=True)
     for heading in ("", f"drafts: {settings.draft}", "cloud alone"):
         table.add_column(Text(heading), ratio=1 if heading else None)
 

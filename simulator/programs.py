@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from edge.private_verifier import lines
 from paceline.errors import PacelineError
 from paceline.settings import child_environment
 
@@ -54,8 +55,8 @@ class Program:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                while line := await self.output.readline():
-                    if match := re.search(pattern, line.decode(errors="replace")):
+                async for line in lines(self.output):
+                    if match := re.search(pattern, line):
                         return match
                 failure = await self.failure()
         except TimeoutError as error:
@@ -85,8 +86,8 @@ class Program:
     async def collect_errors(self) -> None:
         """Read its stderr to the end, so that it never blocks on a full pipe."""
         assert self.process.stderr is not None
-        while line := await self.process.stderr.readline():
-            if text := ESCAPES.sub("", line.decode(errors="replace")).strip():
+        async for line in lines(self.process.stderr):
+            if text := ESCAPES.sub("", line).strip():
                 self.errors.append(text)
         self._fell_silent.set()
 

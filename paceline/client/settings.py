@@ -75,6 +75,9 @@ class ConnectionSettings:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        if self.token and not (self.token.isascii() and self.token.isprintable()):
+            # The token itself is not told: errors are shown and logged.
+            raise ConfigError("token: it has characters that no HTTP header takes, expected ASCII")
         if (self.cert_file is None) != (self.key_file is None):
             raise ConfigError("cert_file, key_file: got one of them, expected both or none")
         for name in ("connect_s", "silence_s", "keepalive_s"):

@@ -19,7 +19,7 @@ def test_the_demo_compares_two_answers_over_the_link(tmp_path: Path) -> None:
     with running("paceline.command", *ARGUMENTS, environment={"TMPDIR": str(tmp_path)}) as demo:
         assert demo.wait(timeout_s=START_S) == 0, demo.stderr
         output = demo.stdout
-    assert "Identical text, with drafts and without (float32)." in output
+    assert "Identical text, with drafts and without: the same 12 tokens (float32)." in output
     assert "The same from the cloud alone" in output
     carried = re.findall(r"(\d+) bytes up, (\d+)", " ".join(output.split()))
     assert all(int(number) > 100 for pair in carried for number in pair), output
@@ -41,9 +41,9 @@ def test_the_demo_ends_with_all_its_programs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_program_outlives_a_demo_that_was_killed() -> None:
+def test_no_program_outlives_a_demo_that_was_killed(tmp_path: Path) -> None:
     # The link and the edge have the same parent and the same lifeline as the verifier.
-    with running("paceline.command", *ARGUMENTS) as demo:
+    with running("paceline.command", *ARGUMENTS, environment={"TMPDIR": str(tmp_path)}) as demo:
         demo.wait_for_stderr("starting the verifier", timeout_s=START_S)
         children = psutil.Process(demo.pid).children(recursive=True)
         demo.kill()

@@ -98,9 +98,13 @@ def test_json_has_the_targets_own_answer(
 
 
 def test_text_goes_to_stdout_and_the_line_to_stderr(
-    folder: str, capsys: pytest.CaptureFixture[str]
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    generated(folder, HELLO)
+    both = OutputSettings(json_file=tmp_path / "answers.jsonl")
+    generated(folder, HELLO, output=both)
+    assert json.loads((tmp_path / "answers.jsonl").read_text())["token_ids"] == expected(
+        chat_ids(*HELLO.messages)
+    )
     said = capsys.readouterr()
     assert said.out.rstrip("\n") == tiny_tokenizer().decode(
         expected(chat_ids(*HELLO.messages))

@@ -200,6 +200,8 @@ def test_pings_keep_connections_alive_between_streams() -> None:
     ("settings", "field"),
     [
         ({"cert_file": Path("a")}, "cert_file, key_file"),
+        ({"token": "caf\u00e9"}, "token: it has"),
+        ({"token": "two\nlines"}, "token: it has"),
         ({"connect_s": 0.0}, "connect_s"),
         ({"silence_s": -1.0}, "silence_s"),
         ({"keepalive_s": 0.0}, "keepalive_s"),

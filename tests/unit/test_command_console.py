@@ -56,8 +56,8 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     out = Terminal()
     printer = TokenPrinter(out)
-    printer.write("draft", Origin.DRAFT)
-    assert out.getvalue() == "draft"
+    printer.write("dr\x1b[2Jaft", Origin.DRAFT)
+    assert out.getvalue() == "dr[2Jaft"
     assert not printer.is_colored
 
 
@@ -81,3 +81,10 @@ def test_progress_on_a_terminal_leaves_nothing_behind() -> None:
         step.advance(1, 2)
     assert "loading [weights]" in out.getvalue()
     assert "done" not in out.getvalue()
+
+
+def test_what_is_not_worth_a_line_is_shown_on_a_terminal_alone() -> None:
+    for out, is_shown in ((Terminal(), True), (io.StringIO(), False)):
+        with progress("reading", file=out, only_on_terminal=True) as step:
+            step.advance(1, 2)
+        assert ("reading" in out.getvalue()) is is_shown

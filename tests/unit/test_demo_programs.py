@@ -6,6 +6,7 @@ import signal
 import pytest
 from harness.processes import is_running
 
+from edge.private_verifier import lines
 from simulator.demo import verdict
 from simulator.programs import ProgramError, running
 
@@ -84,9 +85,22 @@ def test_a_program_that_is_silent_is_not_waited_for_forever() -> None:
         asyncio.run(test())
 
 
+def test_a_line_without_end_is_dropped_and_the_next_is_read() -> None:
+    async def test() -> list[str]:
+        stream = asyncio.StreamReader(limit=64)
+        stream.feed_data(b"a bar that goes on and on " * 9)
+        stream.feed_data(b"\nlast\n")
+        stream.feed_eof()
+        return [line async for line in lines(stream)]
+
+    assert asyncio.run(test())[-1] == "last"
+
+
 def test_the_verdict_says_whether_the_texts_are_the_same_and_in_which_precision() -> None:
-    assert verdict("abc", "abc", dtype="float32") == (
-        "Identical text, with drafts and without (float32)."
+    assert verdict([1, 2, 3], [1, 2, 3], dtype="float32") == (
+        "Identical text, with drafts and without: the same 3 tokens (float32)."
     )
-    assert "from character 2 on (float32): this is a bug" in verdict("abc", "abd", dtype="float32")
-    assert "from character 3 on (bfloat16)" in verdict("abc", "abcd", dtype="bfloat16")
+    assert "from token 3 on (float32): this is a bug" in verdict(
+        [1, 2, 3], [1, 2, 4], dtype="float32"
+    )
+    assert "from token 4 on (bfloat16)" in verdict([1, 2, 3], [1, 2, 3, 4], dtype="bfloat16")

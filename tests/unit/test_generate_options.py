@@ -67,7 +67,7 @@ def test_options_become_settings() -> None:
 def test_generate_and_chat_have_the_same_flags() -> None:
     of_generate = {parameter.name for parameter in generate.params}
     of_chat = {parameter.name for parameter in chat.params}
-    assert of_generate - of_chat == {"prompt", "prompts", "as_json", "raw"}
+    assert of_generate - of_chat == {"prompt", "prompts", "as_json", "json_file", "raw"}
     assert of_chat <= of_generate
 
 
