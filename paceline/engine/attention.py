@@ -187,6 +187,8 @@ def _attention(
             f"{type(module).__name__} does not hand keywords through to its attention; this architecture is not "
             "supported"
         )
+    if attention_mask is not None:
+        raise ModelError(f"{type(module).__name__} makes a mask of its own, which is not supported")
     for keyword in _UNSUPPORTED_KEYWORDS:
         if kwargs.get(keyword) is not None:
             raise ModelError(

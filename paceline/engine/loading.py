@@ -25,6 +25,7 @@ from paceline.engine.fingerprint import weights_fingerprint
 from paceline.engine.gguf_header import quantisation_of
 from paceline.engine.gguf_once import reading_once
 from paceline.engine.rows import EngineSettings
+from paceline.engine.self_check import check_arithmetic
 from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import ConfigError, ModelError
 from paceline.messages import ModelIdentity
@@ -142,7 +143,10 @@ def load_model(
         vocabulary_size=min(tokenizer.vocabulary_size, model.get_input_embeddings().num_embeddings),
         context_length=context_length(config),
     )
-    return Engine(model, identity=identity, settings=settings)
+    with _translated(source, "attention"):
+        engine = Engine(model, identity=identity, settings=settings)
+        check_arithmetic(engine, model, name=source.name)
+    return engine
 
 
 def _resolve_bundled(name: str) -> ModelSource:

@@ -15,17 +15,21 @@ from paceline.errors import ModelError
 class _Probe:
     """Answers attention calls of a single row, whose attention is its own value, and notes the shapes."""
 
-    def __init__(self) -> None:
-        self.shapes: dict[int, tuple[int, int, int, int]] = {}
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.shapes: dict[int, tuple[int, int, int]] = {}
         self.windows: dict[int, int | None] = {}
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> Tensor:
-        self.shapes[call.layer] = (
-            query.shape[1],
-            key.shape[1],
-            key.shape[-1],
-            value.shape[-1],
-        )
+        if call.layer in self.shapes:
+            raise ModelError(
+                f"{self.name}: layer {call.layer} attends more than once per token, which is not supported"
+            )
+        if key.shape[-1] != value.shape[-1]:
+            raise ModelError(
+                f"{self.name}: keys have {key.shape[-1]} and values {value.shape[-1]} dimensions, which is not supported"
+            )
+        self.shapes[call.layer] = (query.shape[1], key.shape[1], key.shape[-1])
         self.windows[call.layer] = call.window
         return value.repeat_interleave(query.shape[1] // value.shape[1], dim=1).transpose(1, 2)
 
@@ -38,7 +42,7 @@ def probe(model: Any) -> tuple[KVLayout, int]:
     """
     name = type(model).__name__
     parameter = next(model.parameters())
-    seen = _Probe()
+    seen = _Probe(name)
     tokens = torch.zeros((1, 1), dtype=torch.long, device=parameter.device)
     with torch.inference_mode():
         model.base_model(
@@ -54,11 +58,7 @@ def probe(model: Any) -> tuple[KVLayout, int]:
     shapes = set(seen.shapes.values())
     if len(shapes) != 1:
         raise ModelError(f"{name}: layers differ in heads or head size, which is not supported")
-    heads, kv_heads, key_dim, value_dim = shapes.pop()
-    if key_dim != value_dim:
-        raise ModelError(
-            f"{name}: keys have {key_dim} and values {value_dim} dimensions, which is not supported"
-        )
+    heads, kv_heads, head_dim = shapes.pop()
     types = getattr(config, "layer_types", None) or ["full_attention"] * num_layers
     for layer, kind in enumerate(types):
         if kind == "sliding_attention" and seen.windows[layer] is None:
@@ -68,7 +68,7 @@ def probe(model: Any) -> tuple[KVLayout, int]:
     layout = KVLayout(
         num_layers=num_layers,
         num_kv_heads=kv_heads,
-        head_dim=key_dim,
+        head_dim=head_dim,
         dtype=parameter.dtype,
         device=parameter.device,
     )

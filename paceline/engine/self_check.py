@@ -1,0 +1,77 @@
+"""Proves, when a model is loaded, that the engine computes what the model itself computes.
+
+An architecture can use the common attention interface and still do what the engine cannot know of: mix neighbouring
+rows, which are strangers here, attend twice in a layer, or carry something from token to token. Its text would be
+wrong without any error, so every model has to show once that it does none of this.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from paceline.engine import attention
+from paceline.engine.engine import Engine
+from paceline.engine.rows import RowGroup
+from paceline.errors import ModelError
+from paceline.tokens import TokenId
+
+NUM_TOKENS = 12
+NUM_PREFILLED = 8
+MAX_DEVIATION = {"float32": 0.01, "bfloat16": 0.3}
+"""Root mean square of the differences over the spread of the logits. Rounding makes below 1e-5 in float32 and 0.06 in
+bfloat16 (SmolLM2), a missing mask 0.3 to 0.7 (BERT and its kin), two unrelated models 1.4."""
+
+
+def check_arithmetic(engine: Engine, model: Any, *, name: str) -> None:
+    """Compare a prefill and a tree, among rows of another sequence, with one plain forward pass.
+
+    Args:
+        engine: with nothing in its cache.
+        model: the transformers model inside it; left as it was.
+        name: of the model, for the error.
+
+    Raises:
+        ModelError: they differ by more than rounding can explain.
+    """
+    size = engine.identity.vocabulary_size
+    tokens = [TokenId((7919 * (i + 1)) % size) for i in range(NUM_TOKENS)]
+    with torch.inference_mode():
+        model.set_attn_implementation("eager")
+        try:
+            plain = model(torch.tensor([tokens], device=engine.device), use_cache=False).logits[0]
+        finally:
+            model.set_attn_implementation(attention.NAME)
+        expected = plain[NUM_PREFILLED:].float()
+        difference = _by_engine(engine, tokens) - expected
+        deviation = float(difference.square().mean().sqrt() / expected.std().clamp(min=1e-20))
+    # Weights that are not finite are for the sampler to find, which names them.
+    if deviation > MAX_DEVIATION[engine.identity.dtype]:
+        raise ModelError(
+            f"{name} ({model.config.model_type}): computed row by row its logits differ by {deviation:.2g} of their spread "
+            "from its own forward pass; this architecture is not supported"
+        )
+
+
+def _by_engine(engine: Engine, tokens: list[TokenId]) -> torch.Tensor:
+    """Return the logits after each token from NUM_PREFILLED on."""
+    head, tail = tokens[:NUM_PREFILLED], tokens[NUM_PREFILLED:]
+    sequence, other = (
+        engine.open(max_length=NUM_TOKENS, max_pending=1 + len(tail)) for _ in range(2)
+    )
+    try:
+        engine.forward([RowGroup(sequence=sequence, tokens=head, logits="none", commit=True)])
+        groups = [
+            RowGroup(sequence=other, tokens=tail),
+            # A sibling that is not on the path comes before the chain.
+            RowGroup(
+                sequence=sequence,
+                tokens=[head[0], *tail],
+                parents=(-1, -1, *range(1, len(tail))),
+            ),
+        ]
+        return engine.forward(groups).of(1)[1:]
+    finally:
+        for item in (sequence, other):
+            engine.close(item)
