@@ -302,6 +302,7 @@ def verdict(
         outcome |= {
             "first_difference": difference.index,
             "gap": difference.gap,
+            "gap_in_bfloat16_steps": round(difference.bfloat16_steps, 2),
             "tie": difference.is_tie,
         }
     return outcome
@@ -313,6 +314,9 @@ def report(
     """Write the figures and fail if the promise does not hold."""
     tokens = sum(text["tokens"] for text in texts)
     ties = sum(bool(text.get("tie")) for text in texts)
+    identical = sum(text["identical"] for text in texts)
+    # A text counts up to its first difference: what follows is another text.
+    compared = sum(text.get("first_difference", text["tokens"] - 1) + 1 for text in texts)
     unexplained = [text for text in texts if not text["identical"] and not text["tie"]]
     result = {
         "command": " ".join([Path(sys.executable).name, *sys.argv]),
@@ -327,8 +331,9 @@ def report(
         "min_step_s": arguments.min_step,
         "prompts": len(texts),
         "tokens": tokens,
-        "identical": sum(text["identical"] for text in texts),
+        "identical": identical,
         "ties": ties,
+        "flips_per_1000_tokens": round(1000 * (len(texts) - identical) / max(1, compared), 2),
         "ties_per_2000_tokens": round(2000 * ties / tokens, 3),
         "unexplained": unexplained,
         "cells": rows,

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import floor, isfinite, log2
 from typing import Any
 
 import torch
@@ -49,8 +50,18 @@ class Difference:
     gap: float
     """Score of the reference's token minus score of the other one, in logits; infinite if it was filtered out."""
 
+    score: float
+    """Score of the reference's token, in logits."""
+
     membership_gap: float
     """How far the nearest of the two tokens was from being kept or dropped by a filter, as a probability."""
+
+    @property
+    def bfloat16_steps(self) -> float:
+        """The gap in units of the last place that bfloat16 has for numbers like the score: what rounding moves."""
+        if not self.score or not isfinite(self.gap):
+            return self.gap
+        return abs(self.gap) / 2.0 ** (floor(log2(abs(self.score))) - 7)
 
     @property
     def is_tie(self) -> bool:
@@ -73,7 +84,7 @@ def explain(
     length = min(len(expected), len(got))
     index = next((i for i in range(length) if expected[i] != got[i]), length)
     if index == length:
-        return Difference(index=index, gap=float("inf"), membership_gap=float("inf"))
+        return Difference(index=index, gap=float("inf"), score=0.0, membership_gap=float("inf"))
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([[*prompt, *expected[:index]]])).logits[0, -1].float()
     sampler = Sampler(sampling, vocabulary_size=vocabulary_size)
@@ -83,7 +94,12 @@ def explain(
     score = dict(zip(ranking.tokens, ranking.scores, strict=True))
     gap = score[expected[index]] - score[got[index]]
     pair = (expected[index], got[index])
-    return Difference(index=index, gap=gap, membership_gap=_membership_gap(logits, sampling, pair))
+    return Difference(
+        index=index,
+        gap=gap,
+        score=score[expected[index]],
+        membership_gap=_membership_gap(logits, sampling, pair),
+    )
 
 
 def _membership_gap(
