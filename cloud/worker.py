@@ -29,6 +29,10 @@ from paceline.tokens import Position, TokenId
 NOISE_AHEAD = 32
 """Positions beyond the next one whose noise is computed while there is nothing else to do."""
 
+MAX_NOISE_BYTES = 256 * 2**20
+"""Noise of all sessions together from which on none is computed ahead: 32 positions of 8 sessions of a vocabulary of
+262,144, or of 42 of one of 49,152."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
@@ -176,7 +180,9 @@ class Worker:
 
     @torch.inference_mode()
     def prepare_noise(self) -> bool:
-        """Compute the noise of one position that will be needed soon; return whether there was one."""
+        """Compute the noise of one position that will be needed soon; return whether there was one, and room for it."""
+        if sum(seat.sampler.num_bytes for seat in self._seats.values()) >= MAX_NOISE_BYTES:
+            return False
         for depth in range(NOISE_AHEAD):
             for seat in self._seats.values():
                 if seat.sampler.prepare(Position(seat.length + depth)):

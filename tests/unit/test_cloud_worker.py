@@ -174,6 +174,15 @@ def test_noise_is_prepared_while_idle_and_never_for_greedy() -> None:
     assert worker._seats[2].sampler.num_bytes == 32 * 4 * VOCABULARY_SIZE
 
 
+def test_noise_of_all_sessions_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud.worker.MAX_NOISE_BYTES", 5 * 4 * VOCABULARY_SIZE)
+    orders = [open_order(key, sampling=SamplingSettings(seed=key)) for key in (1, 2)]
+    worker = worker_with(tiny_llama(), *orders)
+    assert [worker.prepare_noise() for _ in range(7)] == [True] * 5 + [False] * 2
+    held = [worker._seats[key].sampler.num_bytes // (4 * VOCABULARY_SIZE) for key in (1, 2)]
+    assert held == [3, 2], "what is needed first comes first, for everybody"
+
+
 def test_the_split_of_steps_adds_up() -> None:
     worker = prefilled(tiny_llama(), open_order(1), open_order(2))
     worker.step([StepOrder(key=1, drafts=chain([TokenId(1), TokenId(2)])), StepOrder(key=2)])
