@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,10 +65,10 @@ def survivors(logits_V: Tensor, settings: SamplingSettings) -> Tensor:
         # and need not look at them. Halved, so that rounding cannot matter; logits, because they are exact.
         lightest = (1.0 / top_p - 1.0) * mass / (2 * kept.logits.numel())
         threshold = peak + settings.temperature * math.log(lightest)
-        kept = kept.at((kept.logits >= threshold).nonzero().flatten())
+        kept = kept.at(_places(kept.logits >= threshold))
         kept = kept.at(_nucleus(kept.logits.cpu(), kept.weights.cpu().double(), mass=mass))
     if settings.min_p > 0.0:
-        kept = kept.at((kept.weights >= settings.min_p).nonzero().flatten())
+        kept = kept.at(_places(kept.weights >= settings.min_p))
     return torch.arange(logits_V.numel(), device=logits_V.device) if kept.ids is None else kept.ids
 
 
@@ -84,7 +85,7 @@ def best(values_V: Tensor, k: int) -> Tensor:
     top_values, top_indices = values_V.topk(k + 1)
     if bool(top_values[k - 1] == top_values[k]):
         # Equal values on both sides of the boundary, and topk took any of them: look at all of them.
-        candidates = (values_V >= top_values[k]).nonzero().flatten()
+        candidates = _places(values_V >= top_values[k])
     else:
         candidates = top_indices[:k].sort().values
     order = values_V[candidates].sort(descending=True, stable=True).indices
@@ -147,12 +148,19 @@ def _nucleus(logits_K: Tensor, weights_K: Tensor, *, mass: float) -> Tensor:
     bucket_K = depth_K.mul_(scale).long().clamp_(max=NUM_BUCKETS - 1)
     before = _sum_before(torch.bincount(bucket_K, weights_K, minlength=NUM_BUCKETS))
     last = int((before < mass).sum()) - 1
-    inside = (bucket_K == last).nonzero().flatten()
+    inside = _places(bucket_K == last)
     inside = inside[logits_K[inside].sort(descending=True, stable=True).indices]
     before_inside = before[last] + _sum_before(weights_K[inside])
     keep_K = bucket_K < last
     keep_K[inside[before_inside < mass]] = True
-    return keep_K.nonzero().flatten()
+    return _places(keep_K)
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Return the indices at which a mask is true, ascending: int64."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))  # three times as fast as torch's own
+    return mask.nonzero().flatten()
 
 
 def _sum_before(values: Tensor) -> Tensor:
