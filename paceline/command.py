@@ -20,7 +20,12 @@ import click
 
 from paceline.errors import PacelineError
 from paceline.logs import LEVELS, configure_logging, mask_secrets
-from paceline.settings import ENVIRONMENT_PREFIX, read_configuration, unknown_name
+from paceline.settings import (
+    ENVIRONMENT_PREFIX,
+    quiet_libraries,
+    read_configuration,
+    unknown_name,
+)
 
 ENTRY_POINT_GROUP = "paceline.commands"
 STATUS_FAILED = 2
@@ -152,6 +157,7 @@ def paceline(ctx: click.Context, /, *, log_level: str, verbose: bool, traceback:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit status."""
+    quiet_libraries()
     sys.exit(run(arguments))
 
 

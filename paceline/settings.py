@@ -131,6 +131,11 @@ def color_wanted() -> bool:
     return not os.environ.get("NO_COLOR")
 
 
+def quiet_libraries() -> None:
+    """Keep gRPC from writing its own notes on lost connections between ours. Works before it is imported."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment for a child, without our own settings, with `extra` added.
 

@@ -6,6 +6,9 @@ from typing import Protocol
 from paceline.client.settings import RetryPolicy
 from paceline.settings import Address
 
+AVOID_S = 30.0
+"""How long a verifier that could not be reached is tried after the others, in seconds."""
+
 
 class Generator(Protocol):
     """Draws the jitter; `random.Random` is one."""
@@ -22,6 +25,28 @@ class Attempt:
     address: Address
     after_s: float
     """How long to wait before, in seconds from now."""
+
+
+class Unreachable:
+    """Remembers which verifiers could not be reached lately, so that not every generation finds out anew."""
+
+    def __init__(self) -> None:
+        self._failed_s: dict[Address, float] = {}
+
+    def note(self, address: Address, *, now_s: float) -> None:
+        """This one could not be reached."""
+        self._failed_s[address] = now_s
+
+    def forget(self, address: Address) -> None:
+        """This one could."""
+        self._failed_s.pop(address, None)
+
+    def order(self, verifiers: tuple[Address, ...], *, now_s: float) -> tuple[Address, ...]:
+        """Return them as they should be tried: those that failed within AVOID_S last, else as they come."""
+        never_s = float("-inf")
+        return tuple(
+            sorted(verifiers, key=lambda one: now_s - self._failed_s.get(one, never_s) < AVOID_S)
+        )
 
 
 class Reconnection:

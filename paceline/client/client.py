@@ -1,5 +1,6 @@
 """The typed Python client: an edge in itself, for programs that want the target's text."""
 
+import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -152,16 +153,23 @@ class Client:
             TransportError: none answers; the error of the preferred one.
             UnauthenticatedError: the credentials are wrong.
         """
-        errors: list[TransportError] = []
-        for address in self._surroundings.verifiers:
+        around = self._surroundings
+        errors: dict[Address, TransportError] = {}
+        for address in around.unreachable.order(around.verifiers, now_s=self._clock.now_s()):
             try:
                 info = await self._connector.describe(address)
             except TransportError as error:
-                errors.append(error)
+                around.unreachable.note(address, now_s=self._clock.now_s())
+                errors[address] = error
+            except asyncio.CancelledError:
+                # The caller's patience ended first: whoever asks next need not wait here again.
+                around.unreachable.note(address, now_s=self._clock.now_s())
+                raise
             else:
-                self._surroundings.rtt.add(address, info.rtt_s)
+                around.unreachable.forget(address)
+                around.rtt.add(address, info.rtt_s)
                 return info
-        raise errors[0]
+        raise errors[around.verifiers[0]]
 
     def _encode(
         self,

@@ -4,10 +4,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
-from paceline.client.backoff import Attempt, Generator, Reconnection
+from paceline.client.backoff import Attempt, Generator, Reconnection, Unreachable
 from paceline.client.link import Connector, Link
 from paceline.client.outbox import Outbox
 from paceline.client.outcome import Statistics
@@ -66,6 +66,7 @@ class Surroundings:
     clock: Clock
     generator: Generator
     rtt: RttMeter
+    unreachable: Unreachable = field(default_factory=Unreachable)
 
 
 class SessionRunner:
@@ -90,8 +91,11 @@ class SessionRunner:
         self._around = surroundings
         self._deliver = deliver
         self._end = end
+        now_s = surroundings.clock.now_s()
         self._reconnection = Reconnection(
-            surroundings.verifiers, policy=surroundings.retry, generator=surroundings.generator
+            surroundings.unreachable.order(surroundings.verifiers, now_s=now_s),
+            policy=surroundings.retry,
+            generator=surroundings.generator,
         )
         self._tally = Tally()
         self._outbox = Outbox()
@@ -202,12 +206,14 @@ class SessionRunner:
         try:
             self._link = await self._around.connector.connect(place)
         except TransportError as error:
+            self._around.unreachable.note(address, now_s=self._around.clock.now_s())
             if holds_session:
                 self._resume_at = address
             return error
         except PacelineError as error:
             self.apply(GiveUp(error=error))
             return error
+        self._around.unreachable.forget(address)
         try:
             return await self._talk(self._link, address=address, holds_session=holds_session)
         finally:

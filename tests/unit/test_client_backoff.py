@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.client.backoff import Attempt, Reconnection
+from paceline.client.backoff import AVOID_S, Attempt, Reconnection, Unreachable
 from paceline.client.settings import RetryPolicy
 from paceline.errors import ConfigError
 from paceline.settings import Address
@@ -105,3 +105,16 @@ def test_delays_are_jittered_within_their_bounds(seed: int, count: int, failures
 def test_a_policy_out_of_range_is_refused(fields: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="retry"):
         RetryPolicy(**fields)
+
+
+def test_what_could_not_be_reached_lately_comes_last_for_a_while() -> None:
+    first, second, third = places = tuple(Address(host="a", port=port) for port in (1, 2, 3))
+    unreachable = Unreachable()
+    assert unreachable.order(places, now_s=0.0) == places
+    unreachable.note(first, now_s=10.0)
+    assert unreachable.order(places, now_s=10.0) == (second, third, first)
+    unreachable.note(third, now_s=20.0)
+    assert unreachable.order(places, now_s=20.0) == (second, first, third)
+    assert unreachable.order(places, now_s=10.0 + AVOID_S) == (first, second, third)
+    unreachable.forget(third)
+    assert unreachable.order(places, now_s=20.0) == (second, third, first)

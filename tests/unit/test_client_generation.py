@@ -165,11 +165,40 @@ def test_describe_asks_the_first_that_answers() -> None:
     async def main() -> None:
         async with _client() as client:
             assert (await client.describe()).rtt_s == 0.25
+            # It is asked first now: the other one need not be waited for again.
+            assert (await client.describe()).rtt_s == 0.25
         async with _client(up=False) as client:
             with pytest.raises(LinkClosed, match=r"127\.0\.0\.1:1"):
                 await client.describe()
 
     asyncio.run(main())
+
+
+def test_a_verifier_that_kept_somebody_waiting_is_asked_last() -> None:
+    class Silent(_Refusing):
+        async def describe(self, address: object) -> VerifierInfo:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    info = VerifierInfo(
+        address=place(1),
+        target=toy_identity(260),
+        limits=LIMITS,
+        protocol_version=1,
+        rtt_s=0.25,
+    )
+
+    async def main() -> None:
+        servers = {place(0): Silent(None), place(1): _Refusing(info)}
+        places = list(servers)
+        connector = MemoryConnector(servers)
+        async with Client(verifiers=places, tokenizer=tokenizer(), connector=connector) as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(2.0):
+                    await client.describe()
+            assert await client.describe() == info
+
+    run_virtually(main())
 
 
 def test_prompts_are_encoded_as_the_model_wants_them() -> None:

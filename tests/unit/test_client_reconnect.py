@@ -96,6 +96,24 @@ def test_a_killed_verifier_is_replaced_by_another(caplog: pytest.LogCaptureFixtu
     assert "trying 127.0.0.1:2 in" in caplog.messages[1]
 
 
+def test_not_every_generation_finds_out_that_a_verifier_is_gone() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            clouds = await _clouds(stack, 2)
+            clouds[0].is_up = False
+            around = surroundings(clouds)
+            durations_s = []
+            for _ in range(2):
+                async with generation(around) as answer:
+                    started_s = LoopClock().now_s()
+                    assert (await answer.complete()).token_ids == EXPECTED
+                    durations_s.append(LoopClock().now_s() - started_s)
+            assert durations_s[1] < durations_s[0] - 0.05
+            assert clouds[0].received == []
+
+    run_virtually(main())
+
+
 def test_a_draining_verifier_is_left_for_another() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
