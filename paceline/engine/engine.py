@@ -86,12 +86,12 @@ class Engine:
 
     @property
     def step_split(self) -> StepSplit:
-        """Where the time of all steps went since the start; subtract two to look at some steps."""
+        """Where the time of all steps since the warm-up went; subtract two to look at some steps."""
         return self._split
 
     @property
     def work(self) -> WorkCounters:
-        """Rows written, moved and copied since the start."""
+        """Rows written, moved and copied since the warm-up."""
         return replace(self._work, rows_copied=self._cache.rows_copied)
 
     def open(
@@ -218,6 +218,10 @@ class Engine:
         finally:
             for item in sequences:
                 self.close(item)
+        self.reset_counters()
+
+    def reset_counters(self) -> None:
+        """Let `step_split` and `work` start again."""
         self._split, self._work = StepSplit(), WorkCounters()
 
     def _run(self, tokens: Tensor, positions: Tensor, wanted: Sequence[int], step: _Step) -> Tensor:

@@ -74,4 +74,6 @@ def _by_engine(engine: Engine, tokens: list[TokenId]) -> torch.Tensor:
         return engine.forward(groups).of(1)[1:]
     finally:
         for item in (sequence, other):
+            engine.rollback(item, 0)  # nothing of it stays for others
             engine.close(item)
+        engine.reset_counters()

@@ -9,6 +9,7 @@ from transformers import BertConfig, DiffLlamaConfig, DogeConfig, HrmTextConfig,
 
 from paceline.engine import attention
 from paceline.engine.loading import load_model, resolve
+from paceline.engine.rows import EngineSettings
 from paceline.engine.self_check import check_arithmetic
 from paceline.errors import ModelError
 
@@ -28,10 +29,12 @@ SMALL: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_the_engine_can_run_proves_it_and_leaves_no_trace(name: str) -> None:
-    engine = tiny_engine(CONFIGS[name]())
+    engine = tiny_engine(CONFIGS[name](), settings=EngineSettings(sharing="all"))
     check_arithmetic(engine, engine._model, name="thing")
     assert engine._model.config._attn_implementation == attention.NAME
-    assert (engine.memory.reserved, engine.memory.used) == (0, 0)
+    memory = engine.memory
+    assert (memory.reserved, memory.shared, memory.used) == (0, 0, 0)
+    assert engine.work.rows_written == engine.step_split.num_steps == 0
 
 
 @pytest.mark.parametrize(
