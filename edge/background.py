@@ -32,7 +32,12 @@ class Background(Generic[_T]):
             finally:
                 ended.set()
 
-        future = asyncio.run_coroutine_threadsafe(announced(), self._loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(announcement := announced(), self._loop)
+        except RuntimeError:  # the loop has ended, and with it the resource
+            announcement.close()
+            work.close()
+            raise
         try:
             return future.result()
         except BaseException:
@@ -71,14 +76,23 @@ def in_background(resource: AbstractAsyncContextManager[_T]) -> Iterator[Backgro
                 opened.set_exception(error)
 
     thread = threading.Thread(target=work, name="background loop")
-    thread.start()
-    try:
-        value, loop = opened.result()
-        yield Background(value, loop)
-    finally:
+
+    def end() -> None:
         for task in tasks:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it ended by itself
                 task.get_loop().call_soon_threadsafe(task.cancel)
         thread.join()
+
+    thread.start()
+    try:
+        value, loop = opened.result()
+        yield Background(value, loop)
+    except Exception:
+        end()
+        if failures:  # the resource is gone; what the body met is what follows from that
+            raise failures[0] from None
+        raise
+    finally:
+        end()
     if failures:
         raise failures[0]

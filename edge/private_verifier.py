@@ -58,6 +58,7 @@ class PrivateVerifier:
         self._last_lines: deque[str] = deque(maxlen=NUM_LAST_LINES)
         self._address: asyncio.Future[Address | None] = asyncio.get_running_loop().create_future()
         self._fell_silent = asyncio.Event()
+        self._is_wanted = True
 
     async def ready(self) -> Address:
         """Return its address once it serves.
@@ -83,13 +84,24 @@ class PrivateVerifier:
         return ConfigError(f"the private verifier ended with status {status}: {sentence}")
 
     async def read_output(self) -> None:
-        """Read its standard output to the end, for the line that says it is ready."""
+        """Read its standard output to the end, for the line that says it is ready.
+
+        Raises:
+            ConfigError: it was ready, and then ended by itself. It does not come back.
+        """
         assert self._process.stdout is not None
         async for line in lines(self._process.stdout):
             if (match := READY.search(line)) and not self._address.done():
                 self._address.set_result(parse_address(match[1]))
         if not self._address.done():
             self._address.set_result(None)
+        elif self._is_wanted:
+            raise await self._failure()
+
+    async def stop(self) -> None:
+        """End the child: asked first, then not asked."""
+        self._is_wanted = False
+        await _stop(self._process)
 
     async def read_errors(self) -> None:
         """Read its standard error to the end, for the log and for the case that it fails."""
@@ -125,11 +137,11 @@ async def private_verifier(settings: VerifierSettings) -> AsyncIterator[PrivateV
             try:
                 yield verifier
             finally:
-                await _stop(process)
+                await verifier.stop()
                 for task in tasks:
                     task.cancel()
     except BaseExceptionGroup as failures:
-        # The body's own error, not a report of tasks.
+        # The body's own error, or why the child is gone, not a report of tasks.
         raise failures.exceptions[0] from None
 
 

@@ -128,6 +128,29 @@ def test_no_process_is_left_however_a_chat_ends(
         assert number is not None or chat.stderr.count("tokens/s") == 1
 
 
+def test_an_agent_ends_with_its_private_verifier(target: str) -> None:
+    arguments = ("edge", "--listen", "127.0.0.1:0", "--target", target, "--threads", "1")
+    with running(COMMAND, *arguments, ready=r"ready on (\S+)") as agent:
+        (verifier,) = psutil.Process(agent.pid).children()
+        verifier.kill()
+        assert agent.wait() == 2
+    last = agent.stderr.splitlines()[-1]
+    assert last.startswith("paceline: the private verifier ended with status -9")
+    assert "Traceback" not in agent.stderr
+
+
+def test_a_chat_ends_with_its_private_verifier(target: str) -> None:
+    with chatting(target) as (chat, (verifier, *_)):
+        verifier.kill()
+        assert chat.process.stdin is not None
+        chat.process.stdin.write("Still there?\n")
+        chat.process.stdin.flush()
+        assert chat.wait() == 2
+        assert "paceline: the private verifier ended with status -9" in chat.stderr
+        assert "Traceback" not in chat.stderr
+        assert "never awaited" not in chat.stderr
+
+
 def test_a_private_verifier_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
     tiny_tokenizer().save_pretrained(tmp_path)  # all that we need, but not all that it needs
     ran = completed("generate", "Hi", "--target", str(tmp_path), folder=tmp_path)

@@ -147,17 +147,20 @@ class _Refusing:
         return self._info
 
 
-def _client(
-    *, up: bool = True, verifiers: Sequence[str] = ("127.0.0.1:1", "127.0.0.1:2")
-) -> Client:
-    info = VerifierInfo(
+def _info() -> VerifierInfo:
+    return VerifierInfo(
         address=place(1),
         target=toy_identity(260),
         limits=LIMITS,
         protocol_version=1,
         rtt_s=0.25,
     )
-    servers = {place(0): _Refusing(None), place(1): _Refusing(info if up else None)}
+
+
+def _client(
+    *, up: bool = True, verifiers: Sequence[str] = ("127.0.0.1:1", "127.0.0.1:2")
+) -> Client:
+    servers = {place(0): _Refusing(None), place(1): _Refusing(_info() if up else None)}
     return Client(verifiers=verifiers, tokenizer=tokenizer(), connector=MemoryConnector(servers))
 
 
@@ -180,23 +183,15 @@ def test_a_verifier_that_kept_somebody_waiting_is_asked_last() -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-    info = VerifierInfo(
-        address=place(1),
-        target=toy_identity(260),
-        limits=LIMITS,
-        protocol_version=1,
-        rtt_s=0.25,
-    )
-
     async def main() -> None:
-        servers = {place(0): Silent(None), place(1): _Refusing(info)}
+        servers = {place(0): Silent(None), place(1): _Refusing(_info())}
         places = list(servers)
         connector = MemoryConnector(servers)
         async with Client(verifiers=places, tokenizer=tokenizer(), connector=connector) as client:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(2.0):
                     await client.describe()
-            assert await client.describe() == info
+            assert await client.describe() == _info()
 
     run_virtually(main())
 
