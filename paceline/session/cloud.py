@@ -5,7 +5,6 @@ from typing import assert_never
 
 from paceline.errors import FencedError, LocalProtocolError, RemoteProtocolError
 from paceline.messages import (
-    FLOOR_WINDOW,
     MAX_COMMIT_TOKENS,
     Close,
     Commit,
@@ -33,6 +32,7 @@ from paceline.session.events import (
 )
 from paceline.session.names import Names, Place
 from paceline.session.offer import Offer
+from paceline.session.start import check_start
 from paceline.session.table import CloudKind, CloudState, cloud_leads_to
 from paceline.session.tree import Node, root_after
 from paceline.tokens import Position, TokenId
@@ -64,7 +64,7 @@ class CloudSession:
     """
 
     def __init__(self, *, request: Open, limits: Limits, vocabulary_size: int, stream: int) -> None:
-        _check_start(request, limits)
+        check_start(request, limits)
         self.request = request
         self.limits = limits
         self.state = CloudState.LIVE
@@ -387,15 +387,3 @@ class CloudSession:
             self.finish = FinishReason.STOP
         elif self.length >= self._end:
             self.finish = FinishReason.LENGTH
-
-
-def _check_start(request: Open, limits: Limits) -> None:
-    if limits.window < FLOOR_WINDOW or limits.max_lead < 1:
-        raise LocalProtocolError(
-            f"limits: got window {limits.window} and max_lead {limits.max_lead}, expected at least {FLOOR_WINDOW} and 1"
-        )
-    if not 0 < len(request.prompt) < limits.context_length:
-        raise LocalProtocolError(
-            f"open.prompt: got {len(request.prompt)} tokens, expected 1 to {limits.context_length - 1}, "
-            "so that the context holds one more; refuse the request before it becomes a session"
-        )
