@@ -73,7 +73,8 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves(tmp_path_factory: pytest.TempP
             terminal.wait_for(b"> ")
             terminal.type(b"Hello\r")
             terminal.wait_for(b"Hello\r\n")
-            terminal.wait_for(b"\x1b[3")  # the first coloured piece of the answer
+            terminal.wait_for(b"reading the prompt")
+            terminal.wait_for(b"\x1b[?25h")  # the bar is gone: the answer begins
             terminal.type(CTRL_C)
             terminal.wait_for(b"> ")
             terminal.type(CTRL_C)
