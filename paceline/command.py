@@ -102,17 +102,25 @@ class CommandGroup(click.Group):
 def _use_configuration(
     ctx: click.Context, param: click.Parameter, value: Path | None
 ) -> Path | None:
-    """Read the configuration file while options are parsed: the sub-command is looked up right after."""
+    """Read the configuration file while options are parsed: the sub-command is looked up right after.
+
+    Keys above the first table are options of `paceline` itself.
+    """
     del param
     tables = read_configuration(value)
+    own = {}
     for name, table in tables.items():
-        if name not in _installed():
-            raise unknown_name(name, _installed(), what="configuration file: table")
-        if not isinstance(table, dict):
+        if isinstance(table, dict):
+            if name not in _installed():
+                raise unknown_name(name, _installed(), what="configuration file: table")
+        elif name in _installed():
             raise CommandError(
                 f"configuration file: {name} must be a table, write [{name}] above its keys"
             )
-    ctx.default_map = dict(tables)
+        else:
+            own[name] = table
+    subs = {name: table for name, table in tables.items() if name not in own}
+    ctx.default_map = {**_options(ctx.command, own), **subs}
     return value
 
 
@@ -126,7 +134,7 @@ def _use_configuration(
     },
     epilog=(
         "Every option can also be set by an environment variable, PACELINE_<COMMAND>_<OPTION>, or in the configuration "
-        "file, in a table named after the sub-command. The command line wins, then the environment, then the file."
+        "file, in a table named after the sub-command; options of all commands stand above the first table. The command line wins, then the environment, then the file."
     ),
 )
 @click.version_option(version("paceline"), prog_name="paceline")
@@ -134,6 +142,7 @@ def _use_configuration(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     callback=_use_configuration,
+    is_eager=True,  # before the options that the file may set
     expose_value=False,
     help="Configuration file (TOML). Otherwise ./paceline.toml or ~/.config/paceline/paceline.toml, if there.",
 )

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -105,6 +106,8 @@ def test_command_line_wins_then_environment_then_file_then_default(
         ("[simple]\nmax-tokens = 3\n", ["'simple'", "'sample'"]),
         ("[sample]\nzzzzzzzz = 3\n", ["'zzzzzzzz'", "fail", "max-tokens", "rtt"]),
         ("sample = 3\n", ["sample must be a table"]),
+        ('log-levl = "info"\n', ["'log-levl'", "'log-level'"]),
+        ('log-level = "loud"\n', ["--log-level", "loud"]),
         ("[sample\n", ["not valid TOML"]),
         ('[sample]\nrtt = "60"\n', ["--rtt", "no unit"]),
     ],
@@ -116,6 +119,14 @@ def test_a_wrong_configuration_file_names_what_is_wrong(
     assert command.run(["sample"]) == 2
     message = capsys.readouterr().err
     assert all(part in message for part in expected), message
+
+
+def test_the_file_may_set_what_all_sub_commands_share(tmp_path: Path) -> None:
+    (tmp_path / "paceline.toml").write_text('log-level = "debug"\n[sample]\n', encoding="utf-8")
+    assert command.run(["sample"]) == 0
+    assert logging.getLogger("paceline").level == logging.DEBUG
+    assert command.run(["--log-level", "error", "sample"]) == 0
+    assert logging.getLogger("paceline").level == logging.ERROR
 
 
 def test_a_missing_configuration_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
