@@ -326,6 +326,13 @@ class CloudSession:
         """Give the next name to the node `token` below its parent, wherever that stands by now."""
         parent = self._base if distance == 0 else self._names.place_of(self._names.next - distance)
         place = None if parent is None else self._hang(parent, token)
+        # An edge learns from a commit that names are free, and its next message acknowledges that: without an
+        # acknowledgement it has no more than a window to send. Stale nodes would be free to flood us otherwise.
+        if self._names.num_since_acknowledgement == self.limits.window:
+            raise RemoteProtocolError(
+                f"proposal.tokens: got more than {self.limits.window} nodes, the window, since base_position last "
+                "rose; wait for commits and acknowledge them"
+            )
         if place is None:
             self._counts.stale += 1
         elif self._names.used == self.limits.window:

@@ -20,6 +20,7 @@ class Names:
         self._places: dict[int, Place] = {}
         self._committed: dict[Position, list[int]] = {}
         self._next = 1
+        self._first_unacknowledged = 1
 
     @property
     def used(self) -> int:
@@ -30,6 +31,11 @@ class Names:
     def next(self) -> int:
         """The number that the next node gets."""
         return self._next
+
+    @property
+    def num_since_acknowledgement(self) -> int:
+        """Names given since the edge last acknowledged something, stale or not."""
+        return self._next - self._first_unacknowledged
 
     def place_of(self, name: int) -> Place | None:
         """Return where `name` stands, or None if it is stale or forgotten."""
@@ -64,6 +70,8 @@ class Names:
 
     def acknowledge(self, known: Position, length: Position) -> None:
         """Forget the names that stand at committed text above `known` and up to `length`."""
+        if length > known:
+            self._first_unacknowledged = self._next
         for end in range(known + 1, length + 1):
             for name in self._committed.pop(Position(end), ()):
                 del self._places[name]
@@ -72,4 +80,4 @@ class Names:
         """Start again with 1, for another stream. Nodes are the caller's to rename."""
         self._places.clear()
         self._committed.clear()
-        self._next = 1
+        self._next = self._first_unacknowledged = 1
