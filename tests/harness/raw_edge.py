@@ -8,6 +8,8 @@ from typing import Any
 
 import grpc
 import torch
+from harness.models import VOCABULARY_SIZE, llama_config, tiny_model
+from harness.reference import reference_output
 
 from cloud.admission import SessionSettings
 from cloud.scheduler import SchedulerSettings
@@ -16,7 +18,7 @@ from cloud.tenants import TenantSettings
 from cloud.worker import WorkerSettings
 from paceline import codec
 from paceline.engine.engine import Engine
-from paceline.messages import CloudMessage, Commit, EdgeMessage, Failure, Open
+from paceline.messages import CloudMessage, Commit, EdgeMessage, Failure, Open, Opened
 from paceline.sampling.settings import SamplingSettings
 from paceline.session.edge import EdgeSession
 from paceline.session.events import (
@@ -32,6 +34,7 @@ from paceline.tokens import TokenId
 from paceline.v1 import verification_pb2 as pb
 from paceline.v1 import verification_pb2_grpc as pb_grpc
 
+TINY_PROMPT = (5, 17, 99)
 LOOPBACK = Address(host="127.0.0.1", port=0)
 GREEDY = SamplingSettings(temperature=0.0)
 
@@ -131,6 +134,31 @@ class RawStream:
             assert message is not None, "the stream ended without a failure"
             if isinstance(message, Failure):
                 return message
+
+
+async def opened(
+    stream: RawStream, engine: Engine, prompt: Sequence[int] = TINY_PROMPT, **changes: Any
+) -> Opened:
+    """Open a session on a stream and return the verifier's answer."""
+    await stream.send(open_request(engine, prompt, **changes))
+    message = await stream.receive()
+    assert isinstance(message, Opened)
+    return message
+
+
+def tiny_output(prompt: Sequence[int], sampling: SamplingSettings, max_tokens: int) -> list[int]:
+    """What the tiny Llama must write, by the plain loop."""
+    return [
+        int(token)
+        for token in reference_output(
+            tiny_model(llama_config()),
+            [TokenId(token) for token in prompt],
+            sampling=sampling,
+            max_tokens=max_tokens,
+            stop_tokens=(),
+            vocabulary_size=VOCABULARY_SIZE,
+        )
+    ]
 
 
 @dataclass(slots=True)

@@ -1,53 +1,31 @@
 """Sessions that outlive their stream: resume, fencing, other verifiers, on real streams."""
 
 from contextlib import suppress
-from typing import Any
 
 import grpc
 import pytest
 from harness.event_loop import run_async
-from harness.models import VOCABULARY_SIZE, llama_config, tiny_llama, tiny_model
+from harness.models import tiny_llama
 from harness.raw_edge import (
+    TINY_PROMPT,
     RawEdge,
     RawStream,
     dialled,
     edge,
     open_request,
+    opened,
     serving,
     settled,
+    tiny_output,
 )
-from harness.reference import reference_output
 
 from cloud.worker import WorkerSettings
-from paceline.engine.engine import Engine
 from paceline.messages import Commit, Opened, Proposal, Resume
 from paceline.sampling.settings import SamplingSettings
 from paceline.session.events import FromCloud, LinkDown, Send
 from paceline.tokens import Position, TokenId
 
-PROMPT = (5, 17, 99)
 COUPLED = SamplingSettings(temperature=0.9, seed=7)
-
-
-def expected(prompt: tuple[int, ...], sampling: SamplingSettings, max_tokens: int) -> list[int]:
-    return [
-        int(token)
-        for token in reference_output(
-            tiny_model(llama_config()),
-            [TokenId(token) for token in prompt],
-            sampling=sampling,
-            max_tokens=max_tokens,
-            stop_tokens=(),
-            vocabulary_size=VOCABULARY_SIZE,
-        )
-    ]
-
-
-async def opened(stream: RawStream, engine: Engine, **changes: Any) -> Opened:
-    await stream.send(open_request(engine, PROMPT, **changes))
-    message = await stream.receive()
-    assert isinstance(message, Opened)
-    return message
 
 
 @pytest.mark.slow
@@ -59,7 +37,7 @@ def test_resume_goes_on_where_the_edge_is(how: str) -> None:
         engine = tiny_llama()
         worker = WorkerSettings(min_step_s=0.002)
         async with serving(engine, worker=worker) as verifier, dialled(verifier) as channel:
-            one = edge(open_request(engine, PROMPT, max_tokens=80, sampling=COUPLED))
+            one = edge(open_request(engine, TINY_PROMPT, max_tokens=80, sampling=COUPLED))
             first = RawStream(channel)
             await one.run(first, stop_after=10)
             assert one.session.opened is not None
@@ -89,8 +67,8 @@ def test_resume_goes_on_where_the_edge_is(how: str) -> None:
             return one, length
 
     one, length = run_async(run())
-    assert one.session.output == expected(PROMPT, COUPLED, 80)
-    assert length < len(PROMPT) + 80
+    assert one.session.output == tiny_output(TINY_PROMPT, COUPLED, 80)
+    assert length < len(TINY_PROMPT) + 80
 
 
 async def feed(one: RawEdge, stream: RawStream, message: Commit) -> None:
@@ -151,7 +129,7 @@ def test_output_that_has_already_ended_says_so_at_once() -> None:
         engine = tiny_llama()
         async with serving(engine) as verifier, dialled(verifier) as channel:
             request = open_request(
-                engine, PROMPT, output=(TokenId(9), TokenId(4)), stop_tokens=(TokenId(4),)
+                engine, TINY_PROMPT, output=(TokenId(9), TokenId(4)), stop_tokens=(TokenId(4),)
             )
             one = edge(request)
             await one.run(RawStream(channel))
@@ -167,7 +145,7 @@ def test_moving_to_another_verifier_keeps_the_text() -> None:
     sampling = SamplingSettings(temperature=0.9, seed=3, frequency_penalty=0.5)
 
     async def run() -> RawEdge:
-        one = edge(open_request(tiny_llama(), PROMPT, max_tokens=60, sampling=sampling))
+        one = edge(open_request(tiny_llama(), TINY_PROMPT, max_tokens=60, sampling=sampling))
         for stop_after in (20, None):
             engine = tiny_llama()
             async with serving(engine) as verifier, dialled(verifier) as channel:
@@ -181,4 +159,4 @@ def test_moving_to_another_verifier_keeps_the_text() -> None:
         return one
 
     one = run_async(run())
-    assert one.session.output == expected(PROMPT, sampling, 60)
+    assert one.session.output == tiny_output(TINY_PROMPT, sampling, 60)

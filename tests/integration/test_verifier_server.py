@@ -13,10 +13,12 @@ from harness.event_loop import run_async
 from harness.models import tiny_llama
 from harness.raw_edge import (
     LOOPBACK,
+    TINY_PROMPT,
     RawStream,
     dialled,
     edge,
     open_request,
+    opened,
     serving,
     settled,
     until,
@@ -26,14 +28,11 @@ from cloud.admission import SessionSettings
 from cloud.health import MAX_WATCHERS
 from cloud.server import SERVICE_NAME, ServerSettings, TlsSettings
 from cloud.worker import WorkerSettings
-from paceline.engine.engine import Engine
 from paceline.errors import ConfigError
 from paceline.messages import Commit, Drain, Opened, Proposal
 from paceline.tokens import Position
 from simulator.link import LinkSettings
 from simulator.relay import CutMode, Relay
-
-PROMPT = (5, 17, 99)
 
 
 async def health(channel: grpc.aio.Channel, service: str = SERVICE_NAME) -> int:
@@ -41,13 +40,6 @@ async def health(channel: grpc.aio.Channel, service: str = SERVICE_NAME) -> int:
     answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
     status: int = answer.status
     return status
-
-
-async def opened(stream: RawStream, engine: Engine, **changes: Any) -> Opened:
-    await stream.send(open_request(engine, PROMPT, **changes))
-    message = await stream.receive()
-    assert isinstance(message, Opened)
-    return message
 
 
 @pytest.mark.slow
@@ -58,7 +50,7 @@ def test_drain_lets_sessions_finish_and_refuses_new_ones() -> None:
         async with serving(engine, worker=worker) as verifier, dialled(verifier) as channel:
             assert await health(channel) == health_pb2.HealthCheckResponse.SERVING
             assert await health(channel, "") == health_pb2.HealthCheckResponse.SERVING
-            running = edge(open_request(engine, PROMPT, max_tokens=30))
+            running = edge(open_request(engine, TINY_PROMPT, max_tokens=30))
             async with asyncio.TaskGroup() as group:
                 group.create_task(running.run(RawStream(channel)))
                 await until(lambda: verifier.registry.num_streams == 1)
@@ -66,7 +58,7 @@ def test_drain_lets_sessions_finish_and_refuses_new_ones() -> None:
                 await until(lambda: verifier.registry.is_draining)
                 assert await health(channel) == health_pb2.HealthCheckResponse.NOT_SERVING
                 late = RawStream(channel)
-                await late.send(open_request(engine, PROMPT))
+                await late.send(open_request(engine, TINY_PROMPT))
                 failure = await late.receive_failure()
                 assert (failure.reason, failure.retryable) == ("DRAINING", True)
                 assert await late.receive() is None
@@ -88,7 +80,7 @@ def test_strangers_who_watch_its_health_leave_room_for_sessions() -> None:
                 assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVING
             assert await stub.Watch(request).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert await health(channel) == health_pb2.HealthCheckResponse.SERVING
-            one = edge(open_request(engine, PROMPT, max_tokens=3))
+            one = edge(open_request(engine, TINY_PROMPT, max_tokens=3))
             await one.run(RawStream(channel))
             assert len(one.session.output) == 3
             # Whoever leaves makes room.
@@ -233,7 +225,7 @@ def test_tls(certificates: Certificates, mutual: bool) -> None:
             address = str(verifier.address)
             theirs = credentials(certificates, with_client=mutual)
             async with grpc.aio.secure_channel(address, theirs) as channel:
-                one = edge(open_request(engine, PROMPT, max_tokens=8))
+                one = edge(open_request(engine, TINY_PROMPT, max_tokens=8))
                 stream = RawStream(channel)
                 await stream.send(one.session.request)
                 assert isinstance(await stream.receive(), Opened)
@@ -263,7 +255,7 @@ def test_tls_keeps_others_out(certificates: Certificates, how: str, tmp_path: Pa
                 stream = RawStream(channel)
                 # gRPC may take the message before the connection is there.
                 with suppress(grpc.aio.AioRpcError):
-                    await stream.send(open_request(engine, PROMPT))
+                    await stream.send(open_request(engine, TINY_PROMPT))
                 assert await stream.receive() is None
                 assert await stream.call.code() is grpc.StatusCode.UNAVAILABLE
             assert not verifier.registry.entries

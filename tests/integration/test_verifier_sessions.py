@@ -11,58 +11,37 @@ from harness.event_loop import run_async
 from harness.models import VOCABULARY_SIZE, llama_config, tiny_llama, tiny_model
 from harness.raw_edge import (
     GREEDY,
+    TINY_PROMPT,
     RawEdge,
     RawStream,
     dialled,
     edge,
     knows,
     open_request,
+    opened,
     serving,
     settled,
+    tiny_output,
     until,
 )
-from harness.reference import reference_output
 
 from cloud.admission import SessionSettings
 from cloud.scheduler import SchedulerSettings
 from cloud.server import Verifier
 from cloud.tenants import TenantSettings
 from cloud.worker import WorkerSettings
-from paceline.engine.engine import Engine
 from paceline.messages import Commit, Opened, Proposal
 from paceline.sampling.settings import SamplingSettings
 from paceline.session.events import LinkUp
 from paceline.tokens import Position, TokenId
 
-PROMPT = (5, 17, 99)
 COUPLED = SamplingSettings(temperature=0.9, seed=7)
-
-
-def expected(prompt: tuple[int, ...], sampling: SamplingSettings, max_tokens: int) -> list[int]:
-    return [
-        int(token)
-        for token in reference_output(
-            tiny_model(llama_config()),
-            [TokenId(token) for token in prompt],
-            sampling=sampling,
-            max_tokens=max_tokens,
-            stop_tokens=(),
-            vocabulary_size=VOCABULARY_SIZE,
-        )
-    ]
 
 
 async def together(*coroutines: Coroutine[Any, Any, None]) -> None:
     async with asyncio.TaskGroup() as group:
         for coroutine in coroutines:
             group.create_task(coroutine)
-
-
-async def opened(stream: RawStream, engine: Engine, **changes: Any) -> Opened:
-    await stream.send(open_request(engine, PROMPT, **changes))
-    message = await stream.receive()
-    assert isinstance(message, Opened)
-    return message
 
 
 @pytest.mark.slow
@@ -75,7 +54,9 @@ def test_eight_sessions_are_packed_and_nobody_waits() -> None:
         worker = WorkerSettings(min_step_s=0.02)
         async with serving(engine, worker=worker) as verifier, dialled(verifier) as channel:
             edges = [
-                edge(open_request(engine, (*PROMPT, n), max_tokens=num_tokens, sampling=COUPLED))
+                edge(
+                    open_request(engine, (*TINY_PROMPT, n), max_tokens=num_tokens, sampling=COUPLED)
+                )
                 for n in range(8)
             ]
             await together(*(one.run(RawStream(channel)) for one in edges))
@@ -84,7 +65,7 @@ def test_eight_sessions_are_packed_and_nobody_waits() -> None:
 
     edges, verifier = run_async(run())
     for n, one in enumerate(edges):
-        assert one.session.output == expected((*PROMPT, n), COUPLED, num_tokens)
+        assert one.session.output == tiny_output((*TINY_PROMPT, n), COUPLED, num_tokens)
     # One after the other they would need 320 steps. Packed it is 40, and a few more while they arrive and leave.
     assert verifier.worker.times.num_steps < 2 * num_tokens
     # Steps with prompts in them have more rows; once all generate, it is one row each.
@@ -105,7 +86,7 @@ def test_a_long_prompt_does_not_stall_others() -> None:
             serving(engine, scheduler=scheduler, worker=worker) as verifier,
             dialled(verifier) as channel,
         ):
-            running = edge(open_request(engine, PROMPT, max_tokens=150))
+            running = edge(open_request(engine, TINY_PROMPT, max_tokens=150))
             late = edge(open_request(engine, long_prompt, max_tokens=4))
             async with asyncio.TaskGroup() as group:
                 group.create_task(running.run(RawStream(channel)))
@@ -115,8 +96,8 @@ def test_a_long_prompt_does_not_stall_others() -> None:
             return running, late
 
     running, late = run_async(run())
-    assert running.session.output == expected(PROMPT, GREEDY, 150)
-    assert late.session.output == expected(long_prompt, GREEDY, 4)
+    assert running.session.output == tiny_output(TINY_PROMPT, GREEDY, 150)
+    assert late.session.output == tiny_output(long_prompt, GREEDY, 4)
     assert max(commit.num_rows for commit in running.commits) == 16
     # 400 rows take 26 steps beside a running session; it gets a token in each of them.
     beside = [commit for commit in running.commits if commit.num_rows > 1]
@@ -141,21 +122,21 @@ def test_race_off_waits_no_longer_than_its_patience() -> None:
 
     commits = run_async(run())
     tokens = [token for commit in commits for token in commit.tokens]
-    assert tokens == expected(PROMPT, GREEDY, 5)
+    assert tokens == tiny_output(TINY_PROMPT, GREEDY, 5)
     # The first token ends the prompt; each of the others waits its patience out, and not much longer.
     for commit in commits[1:]:
         assert commit.queue_ns >= 30_000_000
 
 
 def test_race_off_takes_fewer_steps_with_good_drafts() -> None:
-    whole = [*PROMPT, *expected(PROMPT, GREEDY, 60)]
+    whole = [*TINY_PROMPT, *tiny_output(TINY_PROMPT, GREEDY, 60)]
 
     async def run() -> RawEdge:
         engine = tiny_llama()
         scheduler = SchedulerSettings(race=False, patience_s=5.0)
         async with serving(engine, scheduler=scheduler) as verifier, dialled(verifier) as channel:
             one = edge(
-                open_request(engine, PROMPT, max_tokens=60),
+                open_request(engine, TINY_PROMPT, max_tokens=60),
                 guess=knows([TokenId(token) for token in whole]),
                 draft_length=5,
             )
@@ -163,7 +144,7 @@ def test_race_off_takes_fewer_steps_with_good_drafts() -> None:
             return one
 
     one = run_async(run())
-    assert one.session.output == whole[len(PROMPT) :]
+    assert one.session.output == whole[len(TINY_PROMPT) :]
     assert one.session.counts.accepted > 40
     assert one.session.counts.steps < 20
 
@@ -175,7 +156,7 @@ def test_a_killed_client_is_gone_after_its_lease() -> None:
         sessions = SessionSettings(lease_s=0.05)
         worker = WorkerSettings(min_step_s=0.002)
         async with serving(engine, sessions=sessions, worker=worker) as verifier:
-            survivor = edge(open_request(engine, PROMPT, max_tokens=100))
+            survivor = edge(open_request(engine, TINY_PROMPT, max_tokens=100))
             async with dialled(verifier) as survivors_channel, asyncio.TaskGroup() as group:
                 group.create_task(survivor.run(RawStream(survivors_channel)))
                 async with dialled(verifier) as channel:
@@ -183,7 +164,7 @@ def test_a_killed_client_is_gone_after_its_lease() -> None:
                         await opened(RawStream(channel), engine, max_tokens=400)
                 # That channel is closed: its streams broke without a word.
             await settled(verifier, engine)
-            assert survivor.session.output == expected(PROMPT, GREEDY, 100)
+            assert survivor.session.output == tiny_output(TINY_PROMPT, GREEDY, 100)
 
     run_async(run())
 
@@ -195,12 +176,12 @@ def test_a_client_that_never_reads_is_bounded_and_goes() -> None:
         sessions = SessionSettings(max_lead=16, silence_s=0.2, lease_s=0.05)
         async with serving(engine, sessions=sessions) as verifier, dialled(verifier) as channel:
             stream = RawStream(channel)
-            await stream.send(open_request(engine, PROMPT, max_tokens=400))
+            await stream.send(open_request(engine, TINY_PROMPT, max_tokens=400))
             await until(lambda: bool(verifier.registry.entries))
             (entry,) = verifier.registry.entries
             await until(lambda: not verifier.registry.entries)
             length = entry.session.length
-            assert length == len(PROMPT) + 16, "max_lead bounds what it costs"
+            assert length == len(TINY_PROMPT) + 16, "max_lead bounds what it costs"
             await settled(verifier, engine)
             failure = await stream.receive_failure()
             assert (failure.reason, failure.retryable) == ("TRANSPORT", True)
@@ -223,7 +204,7 @@ def test_a_full_pipe_does_not_keep_a_session() -> None:
             grpc.aio.insecure_channel(str(verifier.address), options=options) as channel,
         ):
             stream = RawStream(channel)
-            await stream.send(open_request(engine, PROMPT, max_tokens=400, num_logprobs=20))
+            await stream.send(open_request(engine, TINY_PROMPT, max_tokens=400, num_logprobs=20))
             await until(lambda: bool(verifier.registry.entries))
             (entry,) = verifier.registry.entries
             await until(lambda: verifier.registry.is_empty)
@@ -238,20 +219,20 @@ def test_logprobs_come_with_every_token() -> None:
     async def run() -> RawEdge:
         engine = tiny_llama()
         async with serving(engine) as verifier, dialled(verifier) as channel:
-            one = edge(open_request(engine, PROMPT, max_tokens=12, num_logprobs=3))
+            one = edge(open_request(engine, TINY_PROMPT, max_tokens=12, num_logprobs=3))
             await one.run(RawStream(channel))
             return one
 
     one = run_async(run())
     entries = [entry for commit in one.commits for entry in commit.logprobs]
     assert len(entries) == 12
-    text = [*PROMPT, *one.session.output]
+    text = [*TINY_PROMPT, *one.session.output]
     with torch.inference_mode():
         logits = tiny_model(llama_config())(input_ids=torch.tensor([text])).logits[0].double()
     expected_logprobs = torch.log_softmax(logits, dim=-1)
     for i, entry in enumerate(entries):
-        row = expected_logprobs[len(PROMPT) + i - 1]
-        assert entry.logprob == pytest.approx(float(row[text[len(PROMPT) + i]]), abs=1e-4)
+        row = expected_logprobs[len(TINY_PROMPT) + i - 1]
+        assert entry.logprob == pytest.approx(float(row[text[len(TINY_PROMPT) + i]]), abs=1e-4)
         assert list(entry.top_tokens) == row.topk(3).indices.tolist()
 
 
@@ -280,7 +261,7 @@ def test_a_shared_prompt_is_computed_once_even_if_the_first_leaves() -> None:
                 leader.call.cancel()  # while it computes what the others wait for
             await settled(verifier, engine)
             for n, one in enumerate(edges):
-                assert one.session.output == expected((*prompt, n), GREEDY, 4)
+                assert one.session.output == tiny_output((*prompt, n), GREEDY, 4)
             return verifier.worker.times.num_prefill_rows
 
     # Once for all, and a few rows for what each has of its own; four times would be 1200.
@@ -296,11 +277,11 @@ def test_nonsense_of_the_model_ends_its_own_session_only() -> None:
         with torch.no_grad():
             embeddings.weight[poison] = float("nan")
         async with serving(engine) as verifier, dialled(verifier) as channel:
-            good = edge(open_request(engine, PROMPT, max_tokens=20))
+            good = edge(open_request(engine, TINY_PROMPT, max_tokens=20))
             bad = RawStream(channel)
             async with asyncio.TaskGroup() as group:
                 group.create_task(good.run(RawStream(channel)))
-                await bad.send(open_request(engine, (*PROMPT, poison), max_tokens=20))
+                await bad.send(open_request(engine, (*TINY_PROMPT, poison), max_tokens=20))
                 failure = await bad.receive_failure()
             assert failure.reason == "MODEL"
             assert "logits" in failure.message
@@ -332,13 +313,13 @@ def test_idle_time_is_used_for_noise() -> None:
 
 def test_link_up_is_what_the_edge_expects() -> None:
     """The first message of a real edge may come with proposals right behind it, before `Opened`."""
-    whole = [TokenId(token) for token in (*PROMPT, *expected(PROMPT, GREEDY, 10))]
+    whole = [TokenId(token) for token in (*TINY_PROMPT, *tiny_output(TINY_PROMPT, GREEDY, 10))]
 
     async def run() -> RawEdge:
         engine = tiny_llama()
         async with serving(engine) as verifier, dialled(verifier) as channel:
             stream = RawStream(channel)
-            one = edge(open_request(engine, PROMPT, max_tokens=10), guess=knows(whole))
+            one = edge(open_request(engine, TINY_PROMPT, max_tokens=10), guess=knows(whole))
             one.session.handle(LinkUp(holds_session=False))
             await stream.send(one.session.request)
             await stream.send(

@@ -10,10 +10,12 @@ import pytest
 from harness.event_loop import run_async
 from harness.models import tiny_llama
 from harness.raw_edge import (
+    TINY_PROMPT,
     RawStream,
     dialled,
     edge,
     open_request,
+    opened,
     serving,
     settled,
 )
@@ -37,7 +39,6 @@ from paceline.tokens import Position, SessionId, TokenId
 from paceline.v1 import verification_pb2 as pb
 from paceline.v1 import verification_pb2_grpc as pb_grpc
 
-PROMPT = (5, 17, 99)
 TOKEN = "t" * 24
 
 
@@ -54,14 +55,6 @@ def with_verifier(
             verifier.registry.check_integrity(verifier.worker.keys)
 
     run_async(run())
-
-
-async def opened(stream: RawStream, engine: Engine, **changes: Any) -> Opened:
-    """Open a session on a stream."""
-    await stream.send(open_request(engine, PROMPT, **changes))
-    message = await stream.receive()
-    assert isinstance(message, Opened)
-    return message
 
 
 async def ends_with(stream: RawStream, status: grpc.StatusCode, reason: str, *words: str) -> None:
@@ -124,9 +117,9 @@ def test_more_names_than_the_window() -> None:
 
 def test_the_others_do_not_notice() -> None:
     async def body(verifier: Verifier, engine: Engine, channel: grpc.aio.Channel) -> None:
-        alone = edge(open_request(engine, PROMPT, max_tokens=60))
+        alone = edge(open_request(engine, TINY_PROMPT, max_tokens=60))
         await alone.run(RawStream(channel))
-        good = edge(open_request(engine, PROMPT, max_tokens=60))
+        good = edge(open_request(engine, TINY_PROMPT, max_tokens=60))
         bad = RawStream(channel)
         await opened(bad, engine, max_tokens=400)
         async with asyncio.TaskGroup() as group:
@@ -149,7 +142,7 @@ def test_garbage(payload: bytes, after_open: bool) -> None:
         untyped: Any = channel
         call = untyped.stream_stream("/paceline.v1.VerificationService/Verify")()
         if after_open:
-            await call.write(encode_edge(open_request(engine, PROMPT)).SerializeToString())
+            await call.write(encode_edge(open_request(engine, TINY_PROMPT)).SerializeToString())
         await call.write(payload)
         with pytest.raises(grpc.aio.AioRpcError, match=r"message: got|open: got|open\.prompt: got"):
             await read_all(call)
@@ -198,7 +191,7 @@ def test_open_comes_only_once() -> None:
     async def body(verifier: Verifier, engine: Engine, channel: grpc.aio.Channel) -> None:
         stream = RawStream(channel)
         await opened(stream, engine)
-        await stream.send(open_request(engine, PROMPT))
+        await stream.send(open_request(engine, TINY_PROMPT))
         await ends_with(stream, grpc.StatusCode.INVALID_ARGUMENT, "PROTOCOL_VIOLATION", "once")
 
     with_verifier(body)
@@ -232,7 +225,7 @@ def test_a_request_that_cannot_be_served(
 ) -> None:
     async def body(verifier: Verifier, engine: Engine, channel: grpc.aio.Channel) -> None:
         stream = RawStream(channel)
-        await stream.send(replace(open_request(engine, PROMPT), **changes))
+        await stream.send(replace(open_request(engine, TINY_PROMPT), **changes))
         await ends_with(stream, status, reason, *words)
 
     with_verifier(body)
@@ -243,7 +236,7 @@ def test_no_memory_is_told_with_a_time_to_retry() -> None:
         stream = RawStream(channel)
         await opened(stream, engine, max_tokens=400)
         late = RawStream(channel)
-        await late.send(open_request(engine, PROMPT, max_tokens=400))
+        await late.send(open_request(engine, TINY_PROMPT, max_tokens=400))
         failure = await late.receive_failure()
         assert (failure.reason, failure.retryable) == ("OVERLOADED", True)
         assert failure.retry_after_ms > 0
@@ -269,11 +262,11 @@ def test_too_many_sessions() -> None:
         first = RawStream(channel)
         await opened(first, engine, max_tokens=400)
         late = RawStream(channel)
-        await late.send(open_request(engine, PROMPT))
+        await late.send(open_request(engine, TINY_PROMPT))
         await ends_with(late, grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "max_sessions is 1")
         await first.send(Close(reason=CloseReason.CANCELLED))
         await settled(verifier, engine)
-        again = edge(open_request(engine, PROMPT))
+        again = edge(open_request(engine, TINY_PROMPT))
         await again.run(RawStream(channel))
 
     with_verifier(body, sessions=SessionSettings(max_sessions=1))
