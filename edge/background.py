@@ -8,6 +8,9 @@ from collections.abc import Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
 
+STOP_S = 5.0
+"""Longest wait for calls to put everything away when their resource ends."""
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -18,6 +21,7 @@ class Background(Generic[_T]):
     def __init__(self, resource: _T, loop: asyncio.AbstractEventLoop) -> None:
         self.resource = resource
         self._loop = loop
+        self._calls: set[asyncio.Task[Any]] = set()
 
     def call(self, work: Coroutine[Any, Any, _R]) -> _R:
         """Run a coroutine in the loop and wait for it.
@@ -27,9 +31,13 @@ class Background(Generic[_T]):
         ended = threading.Event()
 
         async def announced() -> _R:
+            task = asyncio.current_task()
+            assert task is not None
+            self._calls.add(task)
             try:
                 return await work
             finally:
+                self._calls.discard(task)
                 ended.set()
 
         try:
@@ -46,13 +54,19 @@ class Background(Generic[_T]):
             ended.wait()
             raise
 
+    async def stop(self) -> None:
+        """End what still uses the resource, before the resource ends; from within the loop."""
+        calls = tuple(self._calls)
+        for call in calls:
+            call.cancel()
+        if calls:
+            await asyncio.wait(calls, timeout=STOP_S)
+
 
 @contextlib.contextmanager
 def in_background(resource: AbstractAsyncContextManager[_T]) -> Iterator[Background[_T]]:
     """Enter a resource in a background loop while the body runs; its errors come out here."""
-    opened: concurrent.futures.Future[tuple[_T, asyncio.AbstractEventLoop]] = (
-        concurrent.futures.Future()
-    )
+    opened: concurrent.futures.Future[Background[_T]] = concurrent.futures.Future()
     tasks: list[asyncio.Task[Any]] = []
 
     async def hold() -> None:
@@ -60,9 +74,11 @@ def in_background(resource: AbstractAsyncContextManager[_T]) -> Iterator[Backgro
         assert current is not None
         tasks.append(current)
         async with resource as value:
-            opened.set_result((value, asyncio.get_running_loop()))
+            background = Background(value, asyncio.get_running_loop())
+            opened.set_result(background)
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
+            await background.stop()
 
     failures: list[BaseException] = []
 
@@ -85,8 +101,7 @@ def in_background(resource: AbstractAsyncContextManager[_T]) -> Iterator[Backgro
 
     thread.start()
     try:
-        value, loop = opened.result()
-        yield Background(value, loop)
+        yield opened.result()
     except Exception:
         end()
         if failures:  # the resource is gone; what the body met is what follows from that

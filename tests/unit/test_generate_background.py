@@ -73,6 +73,36 @@ def test_a_resource_that_fails_to_close_says_so() -> None:
         pass
 
 
+def test_work_under_way_ends_before_the_resource_that_fails() -> None:
+    log: list[str] = []
+    started = asyncio.Event()
+
+    @asynccontextmanager
+    async def failing() -> AsyncIterator[None]:
+        async def fail_then() -> None:
+            await started.wait()
+            raise ValueError("gone")
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail_then())
+                yield
+        finally:
+            log.append("resource ended")
+
+    async def work() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            log.append("work ended")
+
+    with pytest.raises(ExceptionGroup), in_background(failing()) as background:
+        background.call(work())
+    assert log == ["work ended", "resource ended"]
+
+
 def test_ctrl_c_cancels_the_work_and_waits_for_it() -> None:
     log: list[str] = []
 
