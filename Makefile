@@ -90,5 +90,5 @@ $(VENV)/.model: $(VENV)/.venv
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package pyproject.toml
-	$(call quietly,installing the tools of development,$(BIN)/pip install --group dev)
+	$(call quietly,installing the tools of development,$(BIN)/pip install --group dev --editable '.[ray]')
 	@touch $@
