@@ -67,11 +67,7 @@ class CommandGroup(click.Group):
         if entry_point is None:
             return None
         command = _load(entry_point)
-        for option, names in _long_names(command):
-            # click would name the variable after the Python parameter, which no user has seen.
-            option.envvar = (
-                option.envvar or "_".join((ENVIRONMENT_PREFIX, cmd_name, names[0])).upper()
-            )
+        _name_variables(command, prefix=f"{ENVIRONMENT_PREFIX}_{cmd_name}")
         return command
 
     def resolve_command(
@@ -87,7 +83,7 @@ class CommandGroup(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         tables = ctx.default_map or {}
         if command is not None and name is not None and name in tables:
-            ctx.default_map = {**tables, name: _options(command, tables[name])}
+            ctx.default_map = {**tables, name: _options(command, tables[name], table=name)}
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -114,13 +110,11 @@ def _use_configuration(
             if name not in _installed():
                 raise unknown_name(name, _installed(), what="configuration file: table")
         elif name in _installed():
-            raise CommandError(
-                f"configuration file: {name} must be a table, write [{name}] above its keys"
-            )
+            raise _not_a_table(name)
         else:
             own[name] = table
     subs = {name: table for name, table in tables.items() if name not in own}
-    ctx.default_map = {**_options(ctx.command, own), **subs}
+    ctx.default_map = {**_options(ctx.command, own, table="paceline"), **subs}
     return value
 
 
@@ -134,7 +128,7 @@ def _use_configuration(
     },
     epilog=(
         "Every option can also be set by an environment variable, PACELINE_<COMMAND>_<OPTION>, or in the configuration "
-        "file, in a table named after the sub-command; options of all commands stand above the first table. The command line wins, then the environment, then the file."
+        "file, in a table named after the sub-command ([orchestrator.serve] for `paceline orchestrator serve`); options of all commands stand above the first table. The command line wins, then the environment, then the file."
     ),
 )
 @click.version_option(version("paceline"), prog_name="paceline")
@@ -265,19 +259,51 @@ def _load(entry_point: EntryPoint) -> click.Command:
     return command
 
 
-def _options(command: click.Command, table: dict[str, Any]) -> dict[str, Any]:
-    """Return a table of the configuration file by parameter names; keys are option names, - and _ alike."""
+def _name_variables(command: click.Command, *, prefix: str) -> None:
+    """Name the environment variables of a command's options after what users write, in its sub-commands too."""
+    for option, names in _long_names(command):
+        # click would name the variable after the Python parameter, which no user has seen.
+        option.envvar = option.envvar or f"{prefix}_{names[0]}".replace("-", "_").upper()
+    for name, sub in _sub_commands(command).items():
+        _name_variables(sub, prefix=f"{prefix}_{name}")
+
+
+def _options(command: click.Command, values: dict[str, Any], *, table: str) -> dict[str, Any]:
+    """Return a table of the configuration file by parameter names; keys are option names, - and _ alike.
+
+    The table of a command that has sub-commands holds their tables.
+    """
     known = {name: option for option, names in _long_names(command) for name in names}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
+    subs = _sub_commands(command)
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in subs:
+            inner = f"{table}.{key}"
+            if not isinstance(value, dict):
+                raise _not_a_table(inner)
+            found[key] = _options(subs[key], value, table=inner)
+            continue
         parameter = known.get(key.replace("-", "_"))
         if parameter is None or parameter.name is None:
-            names = {name.replace("_", "-") for name in known}
-            raise unknown_name(key, names, what=f"configuration file: [{command.name}] key")
+            names = {name.replace("_", "-") for name in known} | subs.keys()
+            raise unknown_name(key, names, what=f"configuration file: [{table}] key")
         # One value of an option that can be repeated needs no list around it; click would take a text apart.
         single = parameter.multiple and not isinstance(value, list)
-        values[parameter.name] = [value] if single else value
-    return values
+        found[parameter.name] = [value] if single else value
+    return found
+
+
+def _not_a_table(name: str) -> CommandError:
+    return CommandError(
+        f"configuration file: {name} must be a table, write [{name}] above its keys"
+    )
+
+
+def _sub_commands(command: click.Command) -> dict[str, click.Command]:
+    """Return the sub-commands of a command that has its own, `paceline orchestrator` for example."""
+    if isinstance(command, click.Group) and not isinstance(command, CommandGroup):
+        return dict(command.commands)
+    return {}
 
 
 def _long_names(command: click.Command) -> list[tuple[click.Option, list[str]]]:

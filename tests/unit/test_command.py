@@ -48,6 +48,17 @@ def sample(rtt: float, limit: int, fail: str) -> None:
     if fail == "bug":
         raise ZeroDivisionError
     print(f"rtt={rtt} limit={limit}")
+
+@click.group()
+def nested() -> None:
+    """Has sub-commands of its own."""
+
+@nested.command("go-on")
+@click.option("--max-tokens", "limit", type=int, default=1)
+@click.option("--tag", "tags", multiple=True)
+def go_on(limit: int, tags: tuple[str, ...]) -> None:
+    """Show what it was given."""
+    print(f"limit={limit} tags={tags}")
 '''
 
 
@@ -62,6 +73,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     names = {
         "sample": "sample_commands:sample",
+        "nested": "sample_commands:nested",
         "broken": "broken_commands:broken",
         "absent": "sample_commands:absent",
         "odd": "sample_commands:DURATION",
@@ -99,6 +111,23 @@ def test_command_line_wins_then_environment_then_file_then_default(
     assert limit("--config", "other.toml", "sample", "--max-tokens", "6") == "6"
 
 
+def test_a_nested_sub_command_has_its_own_variables_and_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*arguments: str) -> str:
+        assert command.run(["nested", "go-on", *arguments]) == 0
+        return capsys.readouterr().out
+
+    assert told() == "limit=1 tags=()\n"
+    (tmp_path / "paceline.toml").write_text(
+        '[nested.go-on]\nmax-tokens = 2\ntag = "one"\n', encoding="utf-8"
+    )
+    assert told() == "limit=2 tags=('one',)\n"
+    monkeypatch.setenv("PACELINE_NESTED_GO_ON_MAX_TOKENS", "3")
+    assert told() == "limit=3 tags=('one',)\n"
+    assert told("--max-tokens", "4") == "limit=4 tags=('one',)\n"
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -117,6 +146,23 @@ def test_a_wrong_configuration_file_names_what_is_wrong(
 ) -> None:
     (tmp_path / "paceline.toml").write_text(content, encoding="utf-8")
     assert command.run(["sample"]) == 2
+    message = capsys.readouterr().err
+    assert all(part in message for part in expected), message
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("[nested.go-on]\nmax-token = 3\n", ["'max-token'", "'max-tokens'", "[nested.go-on]"]),
+        ("[nested]\ngo-off = 3\n", ["'go-off'", "'go-on'", "[nested]"]),
+        ("[nested]\ngo-on = 3\n", ["nested.go-on must be a table"]),
+    ],
+)
+def test_a_wrong_nested_table_names_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, expected: list[str]
+) -> None:
+    (tmp_path / "paceline.toml").write_text(content, encoding="utf-8")
+    assert command.run(["nested", "go-on"]) == 2
     message = capsys.readouterr().err
     assert all(part in message for part in expected), message
 
@@ -278,4 +324,7 @@ def test_options_may_have_several_names() -> None:
     @click.option("--on/--off", "switch")
     def several(number: float, switch: bool) -> None: ...
 
-    assert command._options(several, {"noise": 1, "off": True}) == {"number": 1, "switch": True}
+    assert command._options(several, {"noise": 1, "off": True}, table="several") == {
+        "number": 1,
+        "switch": True,
+    }
