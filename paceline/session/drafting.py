@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from paceline.errors import LocalProtocolError
+from paceline.messages import Commit
 from paceline.tokens import Position, TokenId
 
 
@@ -32,3 +34,23 @@ class EdgeCounts:
     late: int = 0
     stale: int = 0
     steps: int = 0
+
+    def add(self, commit: Commit) -> None:
+        """Count what a commit says."""
+        self.judged += commit.num_judged
+        self.accepted += commit.num_accepted
+        self.late += commit.num_late
+        self.stale += commit.num_stale
+        self.steps += commit.num_steps
+
+
+def check_reach(*, draft_length: int, window: int) -> None:
+    """Check how far ahead the shell wants to draft.
+
+    Raises:
+        LocalProtocolError: so far nobody can.
+    """
+    if draft_length < 0 or window < 1:
+        raise LocalProtocolError(
+            f"draft_length, window: got {draft_length}, {window}, expected at least 0 and 1"
+        )

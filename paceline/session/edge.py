@@ -5,11 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
-from paceline.errors import (
-    LocalProtocolError,
-    ProtocolError,
-    SessionLostError,
-)
+from paceline.errors import LocalProtocolError, ProtocolError, SessionLostError
 from paceline.messages import (
     FLOOR_WINDOW,
     MAX_PROPOSAL_TOKENS,
@@ -25,7 +21,7 @@ from paceline.messages import (
     Resume,
 )
 from paceline.session.belief import check_commit, check_opened
-from paceline.session.drafting import DraftRequest, EdgeCounts
+from paceline.session.drafting import DraftRequest, EdgeCounts, check_reach
 from paceline.session.events import (
     Deliver,
     Drafted,
@@ -41,6 +37,7 @@ from paceline.session.events import (
     NothingToDraft,
     Reconnect,
     Send,
+    Steer,
     Stop,
 )
 from paceline.session.failure import error_of
@@ -66,10 +63,7 @@ class EdgeSession:
     """
 
     def __init__(self, *, request: Open, draft_length: int, window: int = FLOOR_WINDOW) -> None:
-        if draft_length < 0 or window < 1:
-            raise LocalProtocolError(
-                f"draft_length, window: got {draft_length}, {window}, expected at least 0 and 1"
-            )
+        check_reach(draft_length=draft_length, window=window)
         self.request = request
         self.draft_length = draft_length
         self.window = window
@@ -179,6 +173,8 @@ class EdgeSession:
                 return self._drafted(event)
             case NothingToDraft():
                 return self._nothing_to_draft(event)
+            case Steer():
+                return self._steer(event)
             case Stop():
                 return self._stop(cancelled=event.cancelled)
             case GiveUp():
@@ -251,7 +247,7 @@ class EdgeSession:
         check_commit(commit, request=self.request, log=self.log)
         for token in commit.tokens[skip:]:
             self._commit(token)
-        self._count(commit)
+        self.counts.add(commit)
         news = replace(
             commit,
             position=known,
@@ -278,13 +274,6 @@ class EdgeSession:
 
     def _drop(self, nodes: Iterable[Node]) -> None:
         self.counts.unsent += sum(1 for node in nodes if not self._outbox.settle(node))
-
-    def _count(self, commit: Commit) -> None:
-        self.counts.judged += commit.num_judged
-        self.counts.accepted += commit.num_accepted
-        self.counts.late += commit.num_late
-        self.counts.stale += commit.num_stale
-        self.counts.steps += commit.num_steps
 
     def _on_failure(self, failure: Failure) -> tuple[EdgeEffect, ...]:
         error = error_of(failure)
@@ -335,6 +324,13 @@ class EdgeSession:
         if self.is_over or is_about_older_text:
             return ()
         self._no_guess = True
+        return self._flush()
+
+    def _steer(self, event: Steer) -> tuple[EdgeEffect, ...]:
+        """Draft so far ahead from now on. Nothing leaves the tree: what was sent cannot be unsent."""
+        check_reach(draft_length=event.draft_length, window=event.window)
+        self._go(EdgeKind.STEER)
+        self.draft_length, self.window = event.draft_length, event.window
         return self._flush()
 
     def _stop(self, *, cancelled: bool) -> tuple[EdgeEffect, ...]:

@@ -59,6 +59,21 @@ class NothingToDraft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Steer:
+    """Draft so far ahead from now on.
+
+    With less than before, what is in the tree already stays and is sent as the window allows; with more, drafting goes
+    on at once.
+    """
+
+    draft_length: int
+    """At least 0: nothing more is drafted."""
+
+    window: int
+    """The edge's own limit of nodes in flight; at least 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """The edge is satisfied: a stop string was found, or the user cancelled."""
 
@@ -72,7 +87,7 @@ class GiveUp:
     error: PacelineError
 
 
-EdgeEvent = LinkUp | LinkDown | FromCloud | Drafted | NothingToDraft | Stop | GiveUp
+EdgeEvent = LinkUp | LinkDown | FromCloud | Drafted | NothingToDraft | Steer | Stop | GiveUp
 
 # --- edge: effects
 

@@ -44,6 +44,7 @@ class EdgeKind(StrEnum):
     LINK_DOWN = "link down"
     DRAFTED = "drafted"
     IDLE = "nothing to draft"
+    STEER = "steer"
     STOP = "stop"
     GIVE_UP = "give up"
     # from the peer
@@ -97,18 +98,21 @@ EDGE_TABLE: dict[EdgeState, dict[EdgeKind, EdgeState]] = {
         _K.LINK_DOWN: _E.NEW,
         _K.DRAFTED: _E.NEW,
         _K.IDLE: _E.NEW,
+        _K.STEER: _E.NEW,
         **_DRAFTING,
     },
     _E.OPENING: {
         _K.OPENED: _E.STREAMING,
         _K.DRAFTED: _E.OPENING,
         _K.IDLE: _E.OPENING,
+        _K.STEER: _E.OPENING,
         **_CONNECTED,
     },
     _E.RESUMING: {
         _K.OPENED: _E.STREAMING,
         _K.DRAFTED: _E.RESUMING,
         _K.IDLE: _E.RESUMING,
+        _K.STEER: _E.RESUMING,
         **_CONNECTED,
     },
     _E.STREAMING: {
@@ -117,6 +121,7 @@ EDGE_TABLE: dict[EdgeState, dict[EdgeKind, EdgeState]] = {
         _K.DRAIN: _E.STREAMING,
         _K.DRAFTED: _E.STREAMING,
         _K.IDLE: _E.STREAMING,
+        _K.STEER: _E.STREAMING,
         **_CONNECTED,
     },
     # LINK_UP leads to OPENING instead where no verifier holds the session (see `edge_leads_to`).
@@ -125,6 +130,7 @@ EDGE_TABLE: dict[EdgeState, dict[EdgeKind, EdgeState]] = {
         _K.LINK_DOWN: _E.OFFLINE,
         _K.DRAFTED: _E.OFFLINE,
         _K.IDLE: _E.OFFLINE,
+        _K.STEER: _E.OFFLINE,
         **_DRAFTING,
     },
     # What was under way when the text ended may still arrive; nobody needs it.

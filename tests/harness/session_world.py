@@ -16,7 +16,7 @@ from harness.toy_verifier import SMALL_LIMITS, Stream, UnderWay, toy_request
 
 from paceline.errors import FencedError, SessionLostError
 from paceline.messages import Open, Proposal, Resume
-from paceline.session.events import Drafted, NothingToDraft
+from paceline.session.events import Drafted, NothingToDraft, Steer
 from paceline.session.table import CloudState, EdgeState
 from paceline.tokens import Position, TokenId
 
@@ -38,6 +38,7 @@ WEIGHTS = {
     "draft_ahead": 6,
     "draft_old": 1,
     "no_guess": 1,
+    "steer": 1,
     "settle": 1,
     "expire": 1,
     "drain": 1,
@@ -72,6 +73,7 @@ class World:
         self.expected = self.pair.expected
         self.oracles: dict[int, SessionOracle] = {}
         self.steps: list[UnderWay] = []
+        self._used_when_steered = 0
 
     def one_of(self, options: list[_T]) -> _T:
         return options[self.choose(len(options))]
@@ -255,6 +257,13 @@ class World:
         position = self.one_of([None, self.pair.edge.length, Position(0)])
         self.pair.happens(NothingToDraft(position=position))
 
+    def steer(self) -> None:
+        """Somebody decides to draft farther ahead, or less far."""
+        self._used_when_steered = self.pair.edge.window_used
+        draft_length, window = self.one_of([0, 1, 4, 20, 100]), self.one_of([1, 2, 5, 64, 100])
+        self.pair.happens(Steer(draft_length=draft_length, window=window))
+        self.seen["steered below what is in flight"] += window < self._used_when_steered
+
     # --- what must hold
 
     def check(self) -> None:
@@ -271,7 +280,8 @@ class World:
         nodes = list(edge._root.below())
         assert edge._outbox.num_live == len(nodes)
         assert edge.window_used == sum(len(node.names) for node in nodes)
-        assert edge.window_used <= min(edge.window, edge._limit)
+        # What was sent before the window shrank cannot be unsent; nothing is added to it.
+        assert edge.window_used <= min(max(edge.window, self._used_when_steered), edge._limit)
         assert all(len(node.names) <= 1 for node in nodes)
 
     def heal(self) -> None:

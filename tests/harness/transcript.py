@@ -3,6 +3,7 @@
     > open prompt=1,2,3 max_tokens=9 draft_length=4 window=64 stop=7 logprobs=1 max_lead=12 verifiers=2 output=4
     > connect [verifier]        the edge gets a stream                      > cut       it loses it
     > draft 4 5 6 [at=N]        the drafter guesses                         > no guess  it has none
+    > steer draft_length=8 window=64      the edge drafts so far ahead from now on
     > up [stream]               the oldest message reaches the verifier     > down      ... the edge
     > offer [max rows]          what the verifier would compute             > step 4 5  the target drew these
     > write [stream]            the verifier sends its next commit          > state     where everything stands
@@ -43,6 +44,7 @@ from paceline.session.events import (
     GiveUp,
     NothingToDraft,
     Send,
+    Steer,
     Stepped,
     Stop,
 )
@@ -129,6 +131,12 @@ class _Player:
 
     def _no(self, said: list[str], named: dict[str, str]) -> None:
         self.pair.happens(NothingToDraft())
+
+    def _steer(self, said: list[str], named: dict[str, str]) -> None:
+        edge = self.pair.edge
+        draft_length = int(named.get("draft_length", edge.draft_length))
+        window = int(named.get("window", edge.window))
+        self.pair.happens(Steer(draft_length=draft_length, window=window))
 
     def _stop(self, said: list[str], named: dict[str, str]) -> None:
         self.pair.happens(Stop(cancelled=False))

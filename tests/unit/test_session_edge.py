@@ -30,6 +30,7 @@ from paceline.session.events import (
     NothingToDraft,
     Reconnect,
     Send,
+    Steer,
     Stop,
 )
 from paceline.session.failure import error_of
@@ -116,6 +117,7 @@ EVENTS_AFTER_THE_END = [
     LinkDown(),
     Drafted(position=Position(3), tokens=ids(4)),
     NothingToDraft(),
+    Steer(draft_length=3, window=9),
     Stop(cancelled=True),
     GiveUp(error=LinkClosed("gone")),
 ]
