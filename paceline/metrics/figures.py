@@ -1,0 +1,102 @@
+"""Figures that are read from a frozen value when somebody scrapes, so that counting them costs nothing."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Generic, Literal, TypeVar
+
+from prometheus_client import (
+    CollectorRegistry,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure(Generic[T]):
+    """One name of the exposition and how its value is found."""
+
+    name: str
+    """With the prefix; a counter's without `_total`, which the exposition adds."""
+    kind: Literal["counter", "gauge"]
+    help: str
+    """What it counts, and its unit if the name does not say."""
+    value: Callable[[T], float | Mapping[str, float]]
+    """Returns the value; with a label the values of all label values, whose number must be bounded."""
+    label: str = ""
+    """Name of the only label; empty for none."""
+
+    def family(self, source: T | None = None) -> CounterMetricFamily | GaugeMetricFamily:
+        """Return the family as the exposition wants it; without a source it has no samples."""
+        make = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
+        family = make(self.name, self.help, labels=(self.label,) if self.label else ())
+        if source is None:
+            return family
+        value = self.value(source)
+        if isinstance(value, Mapping):
+            for name, part in value.items():
+                family.add_metric((name,), part)
+        else:
+            family.add_metric((), value)
+        return family
+
+
+class Figures(Collector, Generic[T]):
+    """Reads all figures from one value, so that they agree with each other.
+
+    Args:
+        read: returns the value; called once per scrape, on the event loop.
+        figures: what to tell of it.
+    """
+
+    def __init__(self, read: Callable[[], T], figures: Sequence[Figure[T]]) -> None:
+        self._read = read
+        self._figures = tuple(figures)
+
+    def describe(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Give the names without values: a registry refuses the same name twice."""
+        for figure in self._figures:
+            yield figure.family()
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Give all values of one moment."""
+        source = self._read()
+        for figure in self._figures:
+            yield figure.family(source)
+
+
+def new_registry(program: str) -> CollectorRegistry:
+    """Return a registry of its own for a program, with its process and its version.
+
+    Args:
+        program: "cloud", "edge" or "orchestrator".
+    """
+    # When a histogram began is of no use to anybody here, and doubles as a gauge in the text format.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(_Build(program))
+    return registry
+
+
+class _Build(Collector):
+    """Which program of which version this is."""
+
+    def __init__(self, program: str) -> None:
+        self._labels = {"program": program, "version": version("paceline")}
+
+    def describe(self) -> Iterator[InfoMetricFamily]:
+        yield InfoMetricFamily("paceline:build", "Program and version.")
+
+    def collect(self) -> Iterator[InfoMetricFamily]:
+        yield InfoMetricFamily("paceline:build", "Program and version.", value=self._labels)
