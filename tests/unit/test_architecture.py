@@ -11,12 +11,13 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
-from paceline.v1 import verification_pb2
+from paceline.v1 import control_pb2, verification_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES: list[str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 MAX_LINES = 400
+STUBS = {"control.proto": control_pb2, "verification.proto": verification_pb2}
 
 
 def _sources(*folders: str) -> list[Path]:
@@ -37,16 +38,17 @@ def test_import_contracts_hold() -> None:
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
-def test_stubs_are_fresh(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", STUBS)
+def test_stubs_are_fresh(name: str, tmp_path: Path) -> None:
     target = tmp_path / "descriptors"
-    schema = "paceline/v1/verification.proto"
+    schema = f"paceline/v1/{name}"
     assert (
         protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"--descriptor_set_out={target}", schema])
         == 0
     )
     compiled = FileDescriptorSet.FromString(target.read_bytes()).file[0]
     installed = FileDescriptorProto()
-    verification_pb2.DESCRIPTOR.CopyToProto(installed)
+    STUBS[name].DESCRIPTOR.CopyToProto(installed)
     # The runtime fills json_name in where the compiler leaves it out, and the other way round.
     for descriptor in (compiled, installed):
         for message in descriptor.message_type:
@@ -57,7 +59,7 @@ def test_stubs_are_fresh(tmp_path: Path) -> None:
 
 def test_every_schema_has_a_fresh_stub_test() -> None:
     schemas = {path.name for path in (ROOT / "proto").rglob("*.proto")}
-    assert schemas == {"verification.proto"}
+    assert schemas == set(STUBS)
 
 
 def test_every_package_is_there_and_says_what_it_is() -> None:
