@@ -1,9 +1,8 @@
 """The gRPC server around the service: addresses, TLS, keepalive, health, drain."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import grpc
@@ -11,21 +10,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cloud.account import VerifierStatistics
 from cloud.admission import SessionSettings
+from cloud.core import Core, running_core
 from cloud.health import HealthService
 from cloud.scheduler import SchedulerSettings
-from cloud.service import VerificationService
-from cloud.sessions import Registry
-from cloud.stepper import ModelThread, Stepper
-from cloud.tenants import Doorkeeper, TenantSettings
-from cloud.worker import Worker, WorkerSettings
-from cloud.workload import Workload
-from paceline.clock import MonotonicClock
+from cloud.tenants import TenantSettings
+from cloud.worker import WorkerSettings
 from paceline.engine.engine import Engine
 from paceline.errors import ConfigError, DrainingError
 from paceline.settings import Address
 from paceline.v1 import verification_pb2_grpc as pb_grpc
-
-log = logging.getLogger(__name__)
 
 SERVICE_NAME = "paceline.v1.VerificationService"
 STOP_GRACE_S = 1.0
@@ -111,65 +104,30 @@ class VerifierSettings:
 class Verifier:
     """A verifier that serves; made by `running_verifier`."""
 
-    def __init__(
-        self,
-        *,
-        server: grpc.aio.Server,
-        address: Address,
-        registry: Registry,
-        workload: Workload,
-        worker: Worker,
-    ) -> None:
+    def __init__(self, *, server: grpc.aio.Server, address: Address, core: Core) -> None:
         self.address = address
         """Where it listens, with the real port."""
-        self.registry = registry
-        self.worker = worker
-        self._workload = workload
+        self.registry = core.registry
+        self.worker = core.worker
         self.health = HealthService()
+        self._core = core
         self._server = server
-        self._clock = MonotonicClock()
 
     @property
     def statistics(self) -> VerifierStatistics:
         """What it has done so far and holds now."""
-        return VerifierStatistics(
-            num_sessions=len(self.registry.entries),
-            num_streams=self.registry.num_streams,
-            num_served=self._workload.num_served,
-            queue_ns=self._workload.queue_ns,
-            steps=self.worker.times,
-            engine=self.worker.engine_split,
-            memory=self.worker.memory,
-        )
+        return self._core.statistics
 
     async def drain(self, *, within_s: float, hurry: asyncio.Event) -> None:
-        """Refuse new sessions, let running ones finish or move, and end the rest.
+        """Refuse new sessions, let running ones finish or move, end the rest, and listen no more.
 
         Args:
             within_s: how long that may take.
             hurry: set to end at once.
         """
         await self.health.enter_graceful_shutdown()
-        self.registry.drain(self._clock.now_s() + within_s)
-        log.info("draining", extra={"sessions": self.registry.num_streams, "within_s": within_s})
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._until_quiet(hurry)
-        self.registry.end_all(
-            DrainingError("stream: this verifier has shut down; open the session on another one")
-        )
+        await self._core.drain(within_s=within_s, hurry=hurry)
         await self._server.stop(STOP_GRACE_S)
-
-    async def _until_quiet(self, hurry: asyncio.Event) -> None:
-        """Wait until no edge is connected, or somebody is in a hurry."""
-        async with asyncio.TaskGroup() as group:
-            waiting = [
-                group.create_task(self.registry.no_streams.wait()),
-                group.create_task(hurry.wait()),
-            ]
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in waiting:
-                task.cancel()
 
 
 @asynccontextmanager
@@ -179,52 +137,29 @@ async def running_verifier(engine: Engine, settings: VerifierSettings) -> AsyncI
     Raises:
         ConfigError: the address cannot be listened at, or a certificate is bad.
     """
-    clock = MonotonicClock()
-    worker = Worker(engine, settings=settings.worker)
-    registry = Registry(
-        settings.sessions,
-        target=engine.identity,
-        clock=clock,
-    )
-    workload = Workload(registry, max_draft_rows=settings.worker.max_draft_rows, clock=clock)
-    doorkeeper = Doorkeeper(settings.tenants)
     server = grpc.aio.server(
         options=_options(settings),
         # Bounds what all connections together can hold open: sessions, reconnects, health checks.
         maximum_concurrent_rpcs=4 * settings.sessions.max_sessions + 64,
     )
     address = _bind(server, settings.server)
-    verifier = Verifier(
-        server=server, address=address, registry=registry, workload=workload, worker=worker
-    )
-    pb_grpc.add_VerificationServiceServicer_to_server(
-        VerificationService(registry=registry, doorkeeper=doorkeeper, clock=clock), server
-    )
-    health_pb2_grpc.add_HealthServicer_to_server(verifier.health, server)
-    thread = ModelThread()
-    stepper = Stepper(
-        registry=registry,
-        workload=workload,
-        worker=worker,
-        thread=thread,
-        settings=settings.scheduler,
-        clock=clock,
-    )
-    try:
-        await server.start()
-        await verifier.health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
-        async with asyncio.TaskGroup() as group:
-            stepping = group.create_task(stepper.run())
-            try:
-                yield verifier
-            finally:
-                registry.end_all(DrainingError("stream: this verifier has shut down"))
-                await server.stop(STOP_GRACE_S)
-                stepping.cancel()
-        registry.closing.clear()  # what is still to be freed goes with all the rest
-        await thread.run(worker.close)
-    finally:
-        thread.close()
+    async with running_core(
+        engine,
+        sessions=settings.sessions,
+        scheduler=settings.scheduler,
+        worker=settings.worker,
+        tenants=settings.tenants,
+    ) as core:
+        verifier = Verifier(server=server, address=address, core=core)
+        pb_grpc.add_VerificationServiceServicer_to_server(core.service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(verifier.health, server)
+        try:
+            await server.start()
+            await verifier.health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+            yield verifier
+        finally:
+            core.registry.end_all(DrainingError("stream: this verifier has shut down"))
+            await server.stop(STOP_GRACE_S)
 
 
 def _options(settings: VerifierSettings) -> list[tuple[str, int]]:

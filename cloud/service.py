@@ -9,9 +9,9 @@ error.
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import cast
+from typing import NoReturn, Protocol, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -86,7 +86,29 @@ STATUS: dict[type[PacelineError], grpc.StatusCode] = {
 }
 """What every error is on the wire; a test proves it complete."""
 
-Context = grpc.aio.ServicerContext[pb.VerifyRequest, pb.VerifyResponse]
+
+class Context(Protocol):
+    """A call, as far as the service needs it: gRPC's own context, or what stands for it behind Ray Serve."""
+
+    async def read(self) -> object:
+        """Return the next request; anything that is none means that the edge will send no more."""
+        ...
+
+    async def write(self, message: pb.VerifyResponse, /) -> None:
+        """Send a response; returns when there is room for the next one."""
+        ...
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", /) -> NoReturn:
+        """End the call with this status."""
+        ...
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Return what the edge sent along with the call."""
+        ...
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Return what TLS knows of the edge."""
+        ...
 
 
 class VerificationService(pb_grpc.VerificationServiceServicer):

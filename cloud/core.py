@@ -1,0 +1,132 @@
+"""A verifier without a way in: sessions, steps and the model thread, and the service that edges are to be connected to.
+
+Whoever runs one puts a server before it: `cloud.server` its own, `cloud.replicas` that of Ray Serve.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from cloud.account import VerifierStatistics
+from cloud.admission import SessionSettings
+from cloud.scheduler import SchedulerSettings
+from cloud.service import VerificationService
+from cloud.sessions import Registry
+from cloud.stepper import ModelThread, Stepper
+from cloud.tenants import Doorkeeper, TenantSettings
+from cloud.worker import Worker, WorkerSettings
+from cloud.workload import Workload
+from paceline.clock import MonotonicClock
+from paceline.engine.engine import Engine
+from paceline.errors import DrainingError
+
+log = logging.getLogger(__name__)
+
+
+class Core:
+    """What a verifier is whatever stands before it; made by `running_core`."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        workload: Workload,
+        worker: Worker,
+        thread: ModelThread,
+        service: VerificationService,
+    ) -> None:
+        self.registry = registry
+        self.worker = worker
+        self.service = service
+        self._workload = workload
+        self._thread = thread
+        self._clock = MonotonicClock()
+
+    @property
+    def statistics(self) -> VerifierStatistics:
+        """What it has done so far and holds now."""
+        return VerifierStatistics(
+            num_sessions=len(self.registry.entries),
+            num_streams=self.registry.num_streams,
+            num_served=self._workload.num_served,
+            queue_ns=self._workload.queue_ns,
+            steps=self.worker.times,
+            engine=self.worker.engine_split,
+            memory=self.worker.memory,
+        )
+
+    async def answers(self) -> None:
+        """Return when the model thread has done what it was at: it lives. Waits for one step at most."""
+        await self._thread.run(lambda: None)
+
+    async def drain(self, *, within_s: float, hurry: asyncio.Event) -> None:
+        """Refuse new sessions, let running ones finish or move, and end the rest.
+
+        Args:
+            within_s: how long that may take.
+            hurry: set to end at once.
+        """
+        self.registry.drain(self._clock.now_s() + within_s)
+        log.info("draining", extra={"sessions": self.registry.num_streams, "within_s": within_s})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._until_quiet(hurry)
+        self.registry.end_all(
+            DrainingError("stream: this verifier has shut down; open the session on another one")
+        )
+
+    async def _until_quiet(self, hurry: asyncio.Event) -> None:
+        """Wait until no edge is connected, or somebody is in a hurry."""
+        async with asyncio.TaskGroup() as group:
+            waiting = [
+                group.create_task(self.registry.no_streams.wait()),
+                group.create_task(hurry.wait()),
+            ]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+
+
+@asynccontextmanager
+async def running_core(
+    engine: Engine,
+    *,
+    sessions: SessionSettings,
+    scheduler: SchedulerSettings,
+    worker: WorkerSettings,
+    tenants: TenantSettings,
+) -> AsyncIterator[Core]:
+    """Run steps until left; then end every session and free everything."""
+    clock = MonotonicClock()
+    model = Worker(engine, settings=worker)
+    registry = Registry(sessions, target=engine.identity, clock=clock)
+    workload = Workload(registry, max_draft_rows=worker.max_draft_rows, clock=clock)
+    thread = ModelThread()
+    core = Core(
+        registry=registry,
+        workload=workload,
+        worker=model,
+        thread=thread,
+        service=VerificationService(registry=registry, doorkeeper=Doorkeeper(tenants), clock=clock),
+    )
+    stepper = Stepper(
+        registry=registry,
+        workload=workload,
+        worker=model,
+        thread=thread,
+        settings=scheduler,
+        clock=clock,
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            stepping = group.create_task(stepper.run())
+            try:
+                yield core
+            finally:
+                registry.end_all(DrainingError("stream: this verifier has shut down"))
+                stepping.cancel()
+        registry.closing.clear()  # what is still to be freed goes with all the rest
+        await thread.run(model.close)
+    finally:
+        thread.close()
