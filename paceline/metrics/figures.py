@@ -1,24 +1,24 @@
-"""Figures that are read from a frozen value when somebody scrapes, so that counting them costs nothing."""
+"""Figures that are read from a frozen value when somebody scrapes, so that telling them costs the program nothing else."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Generic, Literal, TypeVar
 
-from prometheus_client import (
-    CollectorRegistry,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from paceline.metrics.distribution import Spread
 
 T = TypeVar("T")
+Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,26 +27,38 @@ class Figure(Generic[T]):
 
     name: str
     """With the prefix; a counter's without `_total`, which the exposition adds."""
-    kind: Literal["counter", "gauge"]
+    kind: Literal["counter", "gauge", "histogram"]
     help: str
     """What it counts, and its unit if the name does not say."""
-    value: Callable[[T], float | Mapping[str, float]]
-    """Returns the value; with a label the values of all label values, whose number must be bounded."""
+    value: Callable[[T], float | Mapping[str, float] | Spread]
+    """Returns the value: a Spread for a histogram; with a label the value of each of its values, which are bounded."""
     label: str = ""
     """Name of the only label; empty for none."""
 
-    def family(self, source: T | None = None) -> CounterMetricFamily | GaugeMetricFamily:
+    def family(self, source: T | None = None) -> Family:
         """Return the family as the exposition wants it; without a source it has no samples."""
+        if self.kind == "histogram":
+            return self._histogram(source)
         make = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
         family = make(self.name, self.help, labels=(self.label,) if self.label else ())
         if source is None:
             return family
         value = self.value(source)
+        assert not isinstance(value, Spread)
         if isinstance(value, Mapping):
             for name, part in value.items():
                 family.add_metric((name,), part)
         else:
             family.add_metric((), value)
+        return family
+
+    def _histogram(self, source: T | None) -> HistogramMetricFamily:
+        family = HistogramMetricFamily(self.name, self.help)
+        if source is not None:
+            spread = self.value(source)
+            assert isinstance(spread, Spread)
+            buckets = [(floatToGoString(bound), count) for bound, count in spread.cumulative()]  # type: ignore[no-untyped-call]
+            family.add_metric((), buckets, spread.total)
         return family
 
 
@@ -62,12 +74,12 @@ class Figures(Collector, Generic[T]):
         self._read = read
         self._figures = tuple(figures)
 
-    def describe(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    def describe(self) -> Iterator[Family]:
         """Give the names without values: a registry refuses the same name twice."""
         for figure in self._figures:
             yield figure.family()
 
-    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterator[Family]:
         """Give all values of one moment."""
         source = self._read()
         for figure in self._figures:
@@ -80,8 +92,6 @@ def new_registry(program: str) -> CollectorRegistry:
     Args:
         program: "cloud", "edge" or "orchestrator".
     """
-    # When a histogram began is of no use to anybody here, and doubles as a gauge in the text format.
-    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

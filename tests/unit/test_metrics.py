@@ -1,28 +1,29 @@
 """The shared part of metrics: figures read at scrape time, served over HTTP."""
 
 import asyncio
-from dataclasses import dataclass
 
 import aiohttp
 import pytest
-from prometheus_client import Histogram
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from paceline.errors import ConfigError
-from paceline.metrics import METRICS_PATH, Figure, Figures, new_registry, serving_metrics
 from paceline.metrics.buckets import FIRST_TOKEN_S, REQUEST_S, TOKEN_GAP_S
+from paceline.metrics.distribution import Distribution
+from paceline.metrics.figures import Figure, Figures, new_registry
+from paceline.metrics.serving import METRICS_PATH, serving_metrics
 from paceline.settings import Address
 
 LOOPBACK = Address(host="127.0.0.1", port=0)
 
 
-@dataclass
 class Tally:
-    num: int = 0
-    reads: int = 0
+    def __init__(self) -> None:
+        self.num = 0
+        self.reads = 0
+        self.waits = Distribution(REQUEST_S)
 
 
 FIGURES: tuple[Figure[Tally], ...] = (
@@ -33,6 +34,12 @@ FIGURES: tuple[Figure[Tally], ...] = (
         help="Parts of things.",
         label="part",
         value=lambda tally: {"big": tally.num, "small": 2 * tally.num},
+    ),
+    Figure(
+        name="paceline:wait_seconds",
+        kind="histogram",
+        help="Waiting.",
+        value=lambda tally: tally.waits.spread,
     ),
 )
 
@@ -92,8 +99,10 @@ def test_a_scrape_reads_the_values_of_that_moment_once() -> None:
 )
 def test_openmetrics_comes_to_whom_asks_for_it(accept: str) -> None:
     registry = new_registry("edge")
-    registry.register(Figures(Tally, FIGURES))
-    Histogram("paceline:wait_seconds", "Waiting.", buckets=REQUEST_S, registry=registry).observe(1)
+    tally = Tally()
+    for wait_s in (0.3, 0.31, 1e9, -1e-9):
+        tally.waits.add(wait_s)
+    registry.register(Figures(lambda: tally, FIGURES))
 
     async def scrape() -> tuple[int, str, str]:
         async with serving_metrics(registry, LOOPBACK) as address:
@@ -105,6 +114,13 @@ def test_openmetrics_comes_to_whom_asks_for_it(accept: str) -> None:
     families = {family.name: family for family in parse_openmetrics(page)}  # type: ignore[no-untyped-call]
     assert families["paceline:things"].type == "counter"
     assert families["paceline:wait_seconds"].type == "histogram"
+    waits = {
+        (sample.name.removeprefix("paceline:wait_seconds_"), sample.labels.get("le")): sample.value
+        for sample in families["paceline:wait_seconds"].samples
+    }
+    assert [waits["bucket", le] for le in ("0.3", "0.5", "7680.0", "+Inf")] == [2, 3, 3, 4]
+    assert waits["count", None] == 4
+    assert waits["sum", None] == pytest.approx(1e9 + 0.61)
     build = families["paceline:build"].samples[0]
     assert build.labels["program"] == "edge"
     assert build.labels["version"]
