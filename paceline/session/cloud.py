@@ -1,6 +1,6 @@
 """The verifier's half of a session: the log, and the tree of what arrived and is not contradicted."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
 
 from paceline.errors import FencedError, LocalProtocolError, RemoteProtocolError
@@ -14,6 +14,7 @@ from paceline.messages import (
     Proposal,
     TokenLogprobs,
 )
+from paceline.session.counts import Counts
 from paceline.session.events import (
     Abort,
     Attach,
@@ -36,17 +37,6 @@ from paceline.session.start import check_start
 from paceline.session.table import CloudKind, CloudState, cloud_leads_to
 from paceline.session.tree import Node, root_after
 from paceline.tokens import Position, TokenId
-
-
-@dataclass(slots=True, kw_only=True)
-class _Counts:
-    """What became of drafts and steps since the last commit that was taken."""
-
-    judged: int = 0
-    accepted: int = 0
-    late: int = 0
-    stale: int = 0
-    steps: int = 0
 
 
 class CloudSession:
@@ -80,7 +70,8 @@ class CloudSession:
         self._accepted: set[Position] = set()
         self._logprobs: dict[Position, TokenLogprobs] = {}
         """From `_bare` on, if asked for: given output has none, and once acknowledged they are let go."""
-        self._counts = _Counts()
+        self._counts = Counts()
+        self._told = Counts()
         self._last_step = Stepped(tokens=())
         self._finish_taken = False
         self._idle = False
@@ -104,6 +95,11 @@ class CloudSession:
     def output(self) -> list[TokenId]:
         """The committed tokens after the prompt."""
         return self.log[len(self.request.prompt) :]
+
+    @property
+    def counts(self) -> Counts:
+        """What became of drafts and steps since the session began, told to the edge or not."""
+        return self._told.plus(self._counts)
 
     @property
     def stream(self) -> int:
@@ -178,7 +174,8 @@ class CloudSession:
             return None
         positions = [Position(position) for position in range(begin, end)]
         accepted = tuple(position in self._accepted for position in positions)
-        counts, self._counts = self._counts, _Counts()
+        counts, self._counts = self._counts, Counts()
+        self._told = self._told.plus(counts)
         self._cursor = Position(end)
         self._finish_taken = last
         return Commit(
@@ -296,6 +293,7 @@ class CloudSession:
                 self._logprobs.pop(Position(position), None)
             self._bare = max(self._bare, proposal.base_position)
         self._base = proposal.base_position
+        self._counts.drafted += len(proposal.tokens)
         for token, distance in zip(proposal.tokens, distances, strict=True):
             self._name(token, distance)
         self._idle = proposal.idle
