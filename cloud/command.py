@@ -18,8 +18,13 @@ def cloud(**options: Any) -> None:
     On one machine: paceline cloud
 
     For others: paceline cloud --listen 0.0.0.0:50051 --tls-cert cert.pem --tls-key key.pem --token-file tokens.txt
+
+    Two replicas behind one address: paceline cloud --ray --replicas 2
     """
     # Only a call that serves pays for importing torch and grpc; --help does not.
-    from cloud.program import run  # noqa: PLC0415
+    if options["ray"]:
+        from cloud.ray_program import run  # noqa: PLC0415
+    else:
+        from cloud.program import run  # noqa: PLC0415
 
     run(options)

@@ -133,6 +133,21 @@ _OPTIONS = (
         default="0s",
         help="Make every step take at least this long, to emulate a slower target.",
     ),
+    click.option(
+        "--ray",
+        is_flag=True,
+        help="Serve through Ray Serve: several replicas behind one address. Needs the package paceline[ray].",
+    ),
+    click.option(
+        "--replicas",
+        type=click.IntRange(1, 1024),
+        default=1,
+        help="With --ray: how many verifiers, each with the whole model.",
+    ),
+    click.option(
+        "--ray-address",
+        help="With --ray: join this Ray cluster (HOST:PORT, or auto) instead of starting one here.",
+    ),
 )
 
 

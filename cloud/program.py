@@ -40,8 +40,8 @@ def run(options: Mapping[str, Any]) -> None:
         ModelError: the model cannot be loaded.
     """
     settings = verifier_settings(options)
-    _check_port(settings.server.listen)
-    engine = _load(options)
+    check_port(settings.server.listen)
+    engine = load(options)
     asyncio.run(_serve(engine, settings))
 
 
@@ -131,8 +131,12 @@ def _read(option: str, path: Path) -> bytes:
         raise ConfigError(f"{option}: cannot read {path}: {error.strerror}") from error
 
 
-def _check_port(listen: Address) -> None:
-    """Raise if the address cannot be listened at: loading weights first would only waste time."""
+def check_port(listen: Address) -> None:
+    """Raise if the address cannot be listened at: loading weights first would only waste time.
+
+    Raises:
+        ConfigError: it cannot.
+    """
     try:
         found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, where = found[0]
@@ -145,8 +149,12 @@ def _check_port(listen: Address) -> None:
         ) from error
 
 
-def _load(options: Mapping[str, Any]) -> Engine:
-    """Return the engine, warmed up."""
+def load(options: Mapping[str, Any]) -> Engine:
+    """Return the engine, warmed up.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     source = resolve(options["target"])

@@ -11,7 +11,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import NoReturn, Protocol, cast
+from typing import NoReturn, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -120,15 +120,13 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
         self._clock = clock
         self._numbers = itertools.count(1)
 
-    async def Describe(  # noqa: N802 - gRPC's name
-        self,
-        request: pb.DescribeRequest,
-        context: grpc.aio.ServicerContext[pb.DescribeRequest, pb.DescribeResponse],
+    async def Describe(  # type: ignore[override]  # noqa: N802 - gRPC's name
+        self, request: object, context: Context
     ) -> pb.DescribeResponse:
         """See the schema."""
         del request
         try:
-            self._admit(cast("Context", context))
+            self._admit(context)
         except UnauthenticatedError as error:
             await context.abort(STATUS[type(error)], str(error))
         return pb.DescribeResponse(
@@ -138,7 +136,7 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
         )
 
     async def Verify(  # type: ignore[override]  # noqa: N802 - gRPC takes a coroutine that uses context.write as well
-        self, request_iterator: AsyncIterator[pb.VerifyRequest], context: Context
+        self, request_iterator: object, context: Context
     ) -> None:
         """See the schema. Reads by `context.read`, so that each read can have a deadline."""
         del request_iterator

@@ -136,6 +136,12 @@ def quiet_libraries() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
+def set_default_environment(values: Mapping[str, str]) -> None:
+    """Set variables for a library that reads them when it is imported or starts processes; what is set stays."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment for a child, without our own settings, with `extra` added.
 

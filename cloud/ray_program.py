@@ -1,0 +1,223 @@
+"""`paceline cloud --ray`: start or join Ray, deploy the replicas, serve until a signal, drain, and leave nothing behind."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from cloud.program import check_port
+from paceline.console import progress
+from paceline.engine.loading import resolve
+from paceline.errors import ConfigError, ModelError, TransportError
+from paceline.settings import Address, set_default_environment
+
+log = logging.getLogger(__name__)
+
+APPLICATION = "paceline"
+INGRESS = "cloud.replicas.add_to_ingress"
+WATCH_S = 2.0
+"""How often it is asked whether the replicas are still there."""
+MAX_MESSAGE_BYTES = 4 << 20
+"""As the verifier's own server takes; Serve would take 2 GiB from anybody."""
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
+    # One event loop per replica: messages need not change threads, and gRPC for Python wants no second loop.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+}
+"""Read by Ray's own processes when they start; what the user has set stays."""
+
+
+def run(options: Mapping[str, Any]) -> None:
+    """Serve as the command's options say.
+
+    Raises:
+        ConfigError: Ray is not installed, an option is wrong, or the address is in use.
+        ModelError: the replicas could not be started.
+    """
+    set_default_environment(ENVIRONMENT)
+    try:
+        from cloud import replicas  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--ray: the Python module {error.name!r} is not installed; install Ray with: pip install 'paceline[ray]'"
+        ) from error
+    options = _for_other_processes(options)
+    settings = replicas.replica_settings(options)
+    if options["ray_address"] is None:
+        resolve(options["target"])  # tells now what the replicas would tell in a traceback
+    listen = _with_port(settings.server.listen)
+    with _ray(options), _signals() as signals:
+        with progress(f"starting {options['replicas']} replicas"):
+            _deploy(replicas.deployment({**options, "listen": listen}), listen)
+        click.echo(f"paceline cloud ready on {listen}")
+        _serve(signals)
+
+
+class Signals:
+    """Which of the two signals have come."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        """Stop."""
+        self.hurry = threading.Event()
+        """Stop at once."""
+
+    def note(self, *_: object) -> None:
+        """Take a signal."""
+        (self.hurry if self.asked.is_set() else self.asked).set()
+
+
+@contextmanager
+def _signals() -> Iterator[Signals]:
+    """Note signals while inside; before the replicas are ready they interrupt as usual."""
+    signals = Signals()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number in numbers:
+            signal.signal(number, signals.note)
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ray(options: Mapping[str, Any]) -> Iterator[None]:
+    """Start Ray on this machine, or join a cluster; leave both as they were found."""
+    import ray  # noqa: PLC0415 - an extra
+
+    is_verbose = logging.getLogger("cloud").isEnabledFor(logging.INFO)
+    level = logging.INFO if is_verbose else logging.ERROR
+    try:
+        if options["ray_address"] is None:
+            num_cpus = options["replicas"] * (options["threads"] or 1)
+            ray.init(
+                address="local",
+                # Replicas of a small machine share its cores instead of waiting for more of them.
+                num_cpus=max(num_cpus, os.cpu_count() or 1),
+                include_dashboard=False,
+                # Ray's own ports let whoever reaches them run code: nobody but this machine may.
+                _node_ip_address="127.0.0.1",
+                logging_level=level,
+                log_to_driver=is_verbose,
+            )
+        else:
+            ray.init(address=options["ray_address"], logging_level=level, log_to_driver=is_verbose)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"--ray: Ray cannot be started or joined: {error}") from error
+    logging.getLogger("ray").setLevel(level)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _deploy(application: Any, listen: Address) -> None:
+    """Start the ingress, unless the cluster has one, and the replicas; wait until all of them serve.
+
+    Raises:
+        ModelError: a replica could not be started.
+    """
+    from ray import serve  # noqa: PLC0415 - an extra
+
+    logging.getLogger("ray.serve").setLevel(logging.getLogger("ray").level)
+    serve.start(
+        proxy_location="EveryNode",
+        # Serve insists on HTTP; nothing of ours can be reached through it.
+        http_options={"host": "127.0.0.1", "port": _free_port("127.0.0.1")},
+        grpc_options={
+            "port": listen.port,
+            "grpc_servicer_functions": [INGRESS],
+            "enable_reflection": False,
+        },
+    )
+    try:
+        serve.run(application, name=APPLICATION, route_prefix=None)
+    except RuntimeError as error:
+        log.info("deployment failed", extra={"error": str(error)})
+        raise ModelError(f"--ray: the replicas did not start: {_last_line(error)}") from error
+
+
+def _serve(signals: Signals) -> None:
+    """Watch over the application until a signal; then drain it.
+
+    Raises:
+        TransportError: the application or the Ray cluster is gone.
+    """
+    from ray import serve  # noqa: PLC0415 - an extra
+
+    while not signals.asked.wait(WATCH_S):
+        if not _is_deployed():
+            raise TransportError(
+                f"--ray: the application {APPLICATION!r} is gone; somebody has deleted it, or the Ray cluster has ended"
+            )
+    log.info("draining")
+    serve.delete(APPLICATION, _blocking=False)
+    while _is_deployed() and not signals.hurry.wait(0.1):
+        pass
+
+
+def _is_deployed() -> bool:
+    from ray import serve  # noqa: PLC0415 - an extra
+
+    try:
+        return APPLICATION in serve.status().applications
+    except Exception as error:  # noqa: BLE001 - whatever Ray says when it is gone
+        log.info("no status", extra={"error": str(error)})
+        return False
+
+
+def _last_line(error: RuntimeError) -> str:
+    """Return what matters of Serve's error, which holds the replica's whole traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if "paceline.errors." in line]
+    return (told or lines or ["no reason given"])[-1]
+
+
+def _for_other_processes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options that mean the same in the replicas: with whole paths, and the device of this machine."""
+    whole = {
+        name: value.absolute() if isinstance(value, Path) else value
+        for name, value in options.items()
+    }
+    target = Path(whole["target"]).expanduser()
+    if target.exists():
+        whole["target"] = str(target.absolute())
+    if whole["ray_address"] is None and whole["device"] == "auto":
+        whole["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    verbose = logging.getLogger("cloud").getEffectiveLevel()
+    return {**whole, "log_level": logging.getLevelName(verbose).lower()}
+
+
+def _with_port(listen: Address) -> Address:
+    """Return the address with a port of this machine: Serve has to be told one, and tells no reason if it is taken.
+
+    Raises:
+        ConfigError: the port is in use.
+    """
+    if listen.port == 0:
+        return Address(host=listen.host, port=_free_port(listen.host))
+    check_port(listen)
+    return listen
+
+
+def _free_port(host: str) -> int:
+    """Return a port that was free a moment ago."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
