@@ -10,3 +10,8 @@ Position = NewType("Position", int)
 
 SessionId = NewType("SessionId", bytes)
 """16 unguessable bytes, issued by the verifier."""
+
+
+def log_name(session_id: SessionId) -> str:
+    """Return what both sides call a session in their logs: too little of its id to resume it."""
+    return session_id[:8].hex()

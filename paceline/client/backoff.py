@@ -54,7 +54,7 @@ class Reconnection:
 
     Delays double with every round over all verifiers and are drawn between half and all of it, so that the edges of a
     verifier that died do not all come back at the same moment. A verifier that said when to come back is not asked
-    before.
+    before. The verifiers may change meanwhile: the next one is then sought from the preferred one on.
 
     Args:
         verifiers: at least one, the preferred one first.
@@ -68,15 +68,23 @@ class Reconnection:
         self._verifiers = verifiers
         self._policy = policy
         self._generator = generator
-        self._not_before_s = [0.0] * len(verifiers)
-        self._current = 0
+        self._not_before_s: dict[Address, float] = {}
+        self._from_first = False
         self._num_failures = 0
         self._since_s: float | None = None
+        self.address = verifiers[0]
+        """The verifier that is in use, or was tried last. It may be none of those to choose from any more."""
 
     @property
-    def address(self) -> Address:
-        """The verifier that is in use, or was tried last."""
-        return self._verifiers[self._current]
+    def has_others(self) -> bool:
+        """There is a verifier besides the one in use."""
+        return any(one != self.address for one in self._verifiers)
+
+    def choose_from(self, verifiers: tuple[Address, ...]) -> None:
+        """From now on choose from these, at least one; the one in use stays in use."""
+        if verifiers != self._verifiers:
+            self._verifiers = verifiers
+            self._from_first = True
 
     def progressed(self) -> None:
         """The verifier does its work: what failed before is forgotten."""
@@ -95,19 +103,30 @@ class Reconnection:
         """
         if self._since_s is None:
             self._since_s = now_s
-        self._not_before_s[self._current] = now_s + retry_after_s
+        self._not_before_s[self.address] = now_s + retry_after_s
         attempt_number = self._num_failures
         self._num_failures += 1
-        stay = attempt_number == 0 and not elsewhere
-        num = len(self._verifiers)
-        order = [(self._current + (0 if stay else 1) + i) % num for i in range(num)]
-        due_s = now_s + self._delay_s(attempt_number // num)
-        chosen = min(order, key=lambda index: max(due_s, self._not_before_s[index]))
-        at_s = max(due_s, self._not_before_s[chosen])
+        order = self._order(stay=attempt_number == 0 and not elsewhere)
+        due_s = now_s + self._delay_s(attempt_number // len(self._verifiers))
+        chosen = min(order, key=lambda one: max(due_s, self._not_before_s.get(one, 0.0)))
+        at_s = max(due_s, self._not_before_s.get(chosen, 0.0))
         if at_s - self._since_s > self._policy.give_up_after_s:
             return None
-        self._current = chosen
-        return Attempt(address=self.address, after_s=at_s - now_s)
+        self.address = chosen
+        return Attempt(address=chosen, after_s=at_s - now_s)
+
+    def _order(self, *, stay: bool) -> list[Address]:
+        """Return the verifiers as they are to be tried now."""
+        verifiers, current = self._verifiers, self.address
+        if stay and current in verifiers:
+            begin = verifiers.index(current)
+        elif self._from_first or current not in verifiers:
+            self._from_first = False
+            return sorted(verifiers, key=lambda one: one == current)
+        else:
+            begin = verifiers.index(current) + 1
+        num = len(verifiers)
+        return [verifiers[(begin + i) % num] for i in range(num)]
 
     def _delay_s(self, round_index: int) -> float:
         # The exponent is bounded so that a long outage does not overflow.

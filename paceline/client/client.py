@@ -9,11 +9,12 @@ from typing import Self
 from paceline.client.generation import Generation
 from paceline.client.grpc_link import GrpcConnector
 from paceline.client.link import Connector, VerifierInfo
+from paceline.client.outcome import ClientObserver
 from paceline.client.pump import DraftingThread
-from paceline.client.rtt import RttMeter
 from paceline.client.runner import Surroundings
 from paceline.client.settings import ConnectionSettings, DraftingSettings
 from paceline.clock import MonotonicClock
+from paceline.control.messages import EdgeCounters, EdgeGauges
 from paceline.drafter import Drafter
 from paceline.engine.detokenizer import Detokenizer
 from paceline.engine.tokenizer import Tokenizer
@@ -50,12 +51,13 @@ class Client:
         drafting: how far ahead to draft.
         connection: how to connect.
         connector: makes the streams, for tests and simulations; gRPC as `connection` says if None.
+        observer: is told of every generation, for metrics.
 
     Raises:
         ConfigError: an address, a certificate or a setting is wrong.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a program brings, each under its name
         self,
         *,
         verifiers: Sequence[str | Address],
@@ -64,23 +66,22 @@ class Client:
         drafting: DraftingSettings | None = None,
         connection: ConnectionSettings | None = None,
         connector: Connector | None = None,
+        observer: ClientObserver | None = None,
     ) -> None:
-        if not verifiers:
-            raise ConfigError("verifiers: got none, expected at least one HOST:PORT")
         self._tokenizer = tokenizer
         self._clock = MonotonicClock()
         self._connector = connector or GrpcConnector(connection or ConnectionSettings())
         self._thread = DraftingThread()
         self._surroundings = Surroundings(
             connector=self._connector,
-            verifiers=tuple(parse_address(v) if isinstance(v, str) else v for v in verifiers),
+            verifiers=_addresses(verifiers),
             retry=(connection or ConnectionSettings()).retry,
             drafter=drafter,
             drafting=drafting or DraftingSettings(),
             worker=self._thread,
             clock=self._clock,
             generator=secrets.SystemRandom(),
-            rtt=RttMeter(),
+            observer=observer,
         )
 
     async def __aenter__(self) -> Self:
@@ -146,6 +147,75 @@ class Client:
             surroundings=self._surroundings,
         )
 
+    def steer(
+        self,
+        *,
+        drafting: DraftingSettings | None = None,
+        verifiers: Sequence[str | Address] | None = None,
+    ) -> None:
+        """Change how far ahead to draft, which verifiers to use, or both; None leaves it as it is.
+
+        Generations under way draft by the new settings at once; what they have sent stays sent. New verifiers count for new
+        generations and for those that lose theirs: none leaves a verifier that serves it.
+
+        Raises:
+            ConfigError: an address is wrong, or there is none.
+        """
+        around = self._surroundings
+        if verifiers is not None:
+            around.verifiers = _addresses(verifiers)
+        if drafting is not None:
+            around.drafting = drafting
+        around.steer()
+
+    @property
+    def drafting(self) -> DraftingSettings:
+        """How far ahead it drafts now."""
+        return self._surroundings.drafting
+
+    @property
+    def verifiers(self) -> tuple[Address, ...]:
+        """Where it asks now, the preferred one first."""
+        return self._surroundings.verifiers
+
+    def counters(self) -> EdgeCounters:
+        """Return sums over all generations of this client, those under way included."""
+        around, now_s = self._surroundings, self._clock.now_s()
+        running = [runner.statistics(now_s=now_s) for runner in around.running]
+        return around.ledger.counters(running, now_s=now_s)
+
+    def gauges(self) -> EdgeGauges:
+        """Return how things are now. Times are of the verifier that opened a session last; 0 is what is not known yet."""
+        around, meter = self._surroundings, self._surroundings.meter
+        place = meter.in_use or around.verifiers[0]
+        return EdgeGauges(
+            num_generations=around.ledger.num_running,
+            rtt_s=meter.rtt_s(place),
+            rtt_jitter_s=meter.jitter_s(place),
+            draft_s=meter.draft_s,
+            step_s=meter.step_s(place),
+            acceptance_probability=meter.acceptance_probability,
+            num_judged=meter.num_judged,
+            draft_length=around.drafting.draft_length if around.drafter is not None else 0,
+            window=around.drafting.window,
+            verifier=str(place),
+        )
+
+    async def probe(self, verifier: Address) -> VerifierInfo:
+        """Ask one verifier what it serves, and note the round trip.
+
+        Raises:
+            TransportError: it does not answer.
+            PacelineError: it refuses, and says why.
+        """
+        info = await self._connector.describe(verifier)
+        self._surroundings.meter.add_rtt(verifier, info.rtt_s)
+        return info
+
+    def rtt_s(self, verifier: Address) -> float:
+        """Return the round trip to a verifier in seconds; 0 if it was never measured."""
+        return self._surroundings.meter.rtt_s(verifier)
+
     async def describe(self) -> VerifierInfo:
         """Ask the first verifier that answers what it serves.
 
@@ -167,7 +237,7 @@ class Client:
                 raise
             else:
                 around.unreachable.forget(address)
-                around.rtt.add(address, info.rtt_s)
+                around.meter.add_rtt(address, info.rtt_s)
                 return info
         raise errors[around.verifiers[0]]
 
@@ -193,6 +263,13 @@ class Client:
                 "of the verifier's model"
             )
         return ids
+
+
+def _addresses(verifiers: Sequence[str | Address]) -> tuple[Address, ...]:
+    if not verifiers:
+        raise ConfigError("verifiers: got none, expected at least one HOST:PORT")
+    places = (parse_address(one) if isinstance(one, str) else one for one in verifiers)
+    return tuple(dict.fromkeys(places))
 
 
 def random_seed() -> int:

@@ -10,7 +10,7 @@ from paceline.client.outcome import EndReason, GenerationResult, Piece, Statisti
 from paceline.client.runner import SessionRunner, Surroundings
 from paceline.client.text import StopStrings
 from paceline.engine.detokenizer import Detokenizer
-from paceline.errors import LocalProtocolError
+from paceline.errors import LocalProtocolError, PacelineError
 from paceline.messages import Commit, FinishReason, Open
 from paceline.session import EdgeSession
 from paceline.session.events import Failed, Finished, Stop
@@ -60,7 +60,12 @@ class Generation:
 
     async def __aenter__(self) -> Self:
         """Start."""
-        self._runner.started(now_s=self._around.clock.now_s())
+        around, now_s = self._around, self._around.clock.now_s()
+        self._runner.started(now_s=now_s)
+        around.running.add(self._runner)
+        around.ledger.began(now_s=now_s)
+        if around.observer is not None:
+            around.observer.generation_started()
         await self._group.__aenter__()
         self._group.create_task(self._run())
         return self
@@ -73,8 +78,11 @@ class Generation:
     ) -> None:
         """Cancel what is not over yet and wait until everything is put away."""
         self.cancel()
-        # The group never sees the caller's own exception: it would come out wrapped in an ExceptionGroup.
-        await self._group.__aexit__(None, None, None)
+        try:
+            # The group never sees the caller's own exception: it would come out wrapped in an ExceptionGroup.
+            await self._group.__aexit__(None, None, None)
+        finally:
+            self._account()  # a task that is cancelled before its first step does not come to its end
 
     def __aiter__(self) -> AsyncIterator[Piece]:
         """Return the pieces, one per committed token, as they come."""
@@ -155,7 +163,20 @@ class Generation:
             await self._runner.run()
         except Exception as error:  # noqa: BLE001 - a bug, a drafter's perhaps; whoever iterates gets it
             self._fail(_innermost(error))
-        self._ended_statistics = self._runner.statistics(now_s=self._around.clock.now_s())
+        finally:
+            self._account()
+
+    def _account(self) -> None:
+        """Note once that it is over."""
+        around, now_s = self._around, self._around.clock.now_s()
+        if self._runner not in around.running:
+            return
+        around.running.remove(self._runner)
+        statistics = self._ended_statistics = self._runner.statistics(now_s=now_s)
+        around.ledger.ended(statistics, failed=self._error is not None, now_s=now_s)
+        if around.observer is not None:
+            error = self._error if isinstance(self._error, PacelineError) else None
+            around.observer.generation_ended(statistics=statistics, reason=self._end, error=error)
 
     def _on_commit(self, commit: Commit) -> None:
         for i, token in enumerate(commit.tokens):

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
+from paceline.errors import PacelineError
 from paceline.messages import TokenLogprobs
 from paceline.tokens import Position, TokenId
 
@@ -68,13 +70,17 @@ class Statistics:
     proposal_bytes: int = 0
     """The part of `payload_bytes_up` that carried drafted tokens."""
     rtt_s: float = 0.0
-    """Round trip to the verifier, the smallest of the recent measurements."""
+    """Round trip to the verifier in use: the median of the recent ones, measured about once a second."""
     verifier_step_s: float = 0.0
     """Mean time of the target's steps that served this generation."""
     reconnects: int = 0
     """Streams after the first."""
     drafting_s: float = 0.0
     """Time the drafter worked."""
+    drafting_tokens: int = 0
+    """Tokens the drafter gave, sent or not."""
+    proposals: int = 0
+    """Proposals that carried drafted tokens."""
 
     @property
     def tokens_per_s(self) -> float:
@@ -125,6 +131,26 @@ class GenerationResult:
     def completion_tokens(self) -> int:
         """Number of `token_ids`."""
         return len(self.token_ids)
+
+
+class ClientObserver(Protocol):
+    """Is told of a client's generations, for metrics; must neither wait nor raise."""
+
+    def generation_started(self) -> None:
+        """One began."""
+        ...
+
+    def generation_ended(
+        self, *, statistics: Statistics, reason: EndReason | None, error: PacelineError | None
+    ) -> None:
+        """One is over and its streams are put away.
+
+        Args:
+            statistics: what it cost.
+            reason: why it ended; None if it failed.
+            error: why it failed; None as well where that was a bug.
+        """
+        ...
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ClassVar, Protocol, Self, TypeVar
 
+from paceline.client.tally import DrafterWork
 from paceline.clock import Clock
 from paceline.drafter import Draft, Drafter
 from paceline.errors import ModelError
 from paceline.messages import Open
 from paceline.session import EdgeSession
-from paceline.session.events import Drafted, EdgeEvent, NothingToDraft
+from paceline.session.events import Drafted, EdgeEvent, NothingToDraft, Steer
 from paceline.tokens import TokenId
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class DraftingPump:
         changed: is set whenever the session may have moved; cleared here.
         worker: runs the drafter.
         clock: for the time the drafter takes.
+        drafted: is told of the time in seconds and the number of tokens, whenever the drafter gave some.
     """
 
     def __init__(
@@ -85,32 +87,42 @@ class DraftingPump:
         changed: asyncio.Event,
         worker: Worker,
         clock: Clock,
+        drafted: Callable[[float, int], None],
     ) -> None:
         self._session = session
         self._apply = apply
         self._changed = changed
         self._worker = worker
         self._clock = clock
-        self.drafting_s = 0.0
+        self._drafted = drafted
+        self.work = DrafterWork()
+        self.has_failed = False
+        """The drafter is left alone for good."""
+        self.tokens_per_message = 1
+        """Most tokens drafted at a time; may change while it runs."""
 
-    async def run(self, drafter: Drafter, *, tokens_per_message: int) -> None:
+    async def run(self, drafter: Drafter) -> None:
         """Draft until the session is over. A drafter that fails is left alone from then on, which is logged."""
         holder = _Holder(drafter)
-        request = self._session.request
+        session = self._session
         try:
-            await self._worker.run(lambda: holder.open(request))
-            await self._pump(holder, tokens_per_message)
+            while session.draft_length == 0:  # a model's memory is taken when it is needed, if ever
+                self._changed.clear()
+                await self._changed.wait()
+            await self._worker.run(lambda: holder.open(session.request))
+            await self._pump(holder)
         except ModelError as error:
             logger.warning(
                 "drafter %s failed, the text goes on without drafts: %s", drafter.name, error
             )
-            self._session.draft_length = 0
+            self.has_failed = True
+            self._apply(Steer(draft_length=0, window=session.window))
             self._apply(NothingToDraft())
         finally:
             # Queued behind a call that may still run, so it is done even if we are cancelled once more.
             await asyncio.shield(self._worker.run(holder.close))
 
-    async def _pump(self, holder: "_Holder", tokens_per_message: int) -> None:
+    async def _pump(self, holder: "_Holder") -> None:
         session = self._session
         while not session.is_over:
             self._changed.clear()
@@ -119,12 +131,15 @@ class DraftingPump:
                 await self._changed.wait()
                 continue
             text = (*session.log, *request.path)
-            limit = min(request.limit, tokens_per_message)
+            limit = min(request.limit, self.tokens_per_message)
             started_s = self._clock.now_s()
             extend = partial(holder.extend, text, limit, num_guessed=len(request.path))
             tokens = await self._worker.run(extend)
-            self.drafting_s += self._clock.now_s() - started_s
+            took_s = self._clock.now_s() - started_s
+            self.work.time_s += took_s
             if tokens:
+                self.work.num_tokens += len(tokens)
+                self._drafted(took_s, len(tokens))
                 self._apply(Drafted(position=request.position, tokens=(*request.path, *tokens)))
             elif tokens is not None and session.length == request.position:
                 self._apply(NothingToDraft())

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from paceline.client.backoff import Attempt, Generator, Reconnection, Unreachable
+from paceline.client.ledger import Ledger
 from paceline.client.link import Connector, Link
+from paceline.client.meter import Meter
 from paceline.client.outbox import Outbox
-from paceline.client.outcome import Statistics
+from paceline.client.outcome import ClientObserver, Statistics
 from paceline.client.pump import DraftingPump, Worker
-from paceline.client.rtt import RttMeter
 from paceline.client.settings import DraftingSettings, RetryPolicy
 from paceline.client.tally import Tally
 from paceline.clock import Clock
@@ -38,8 +39,10 @@ from paceline.session.events import (
     Move,
     Reconnect,
     Send,
+    Steer,
 )
 from paceline.settings import Address, parse_address
+from paceline.tokens import log_name
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +52,13 @@ CLOSE_S = 2.0
 HEAR_OUT_S = 2.0
 """How long a stream that takes nothing more is still read, in seconds: what has arrived is read at once."""
 
-PING_S = 5.0
-"""Time between two measurements of the round trip, in seconds."""
+PING_S = 1.0
+"""Time between two measurements of the round trip to one verifier, in seconds, by all generations together."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Surroundings:
-    """What all generations of a client share."""
+    """What all generations of a client share. `verifiers` and `drafting` may change: `steer` tells those under way."""
 
     connector: Connector
     verifiers: tuple[Address, ...]
@@ -65,8 +68,17 @@ class Surroundings:
     worker: Worker
     clock: Clock
     generator: Generator
-    rtt: RttMeter
+    observer: ClientObserver | None = None
+    meter: Meter = field(default_factory=Meter)
+    ledger: Ledger = field(default_factory=Ledger)
     unreachable: Unreachable = field(default_factory=Unreachable)
+    running: "set[SessionRunner]" = field(default_factory=set)
+    """The generations under way."""
+
+    def steer(self) -> None:
+        """Let the generations under way follow what has changed."""
+        for runner in tuple(self.running):
+            runner.steer()
 
 
 class SessionRunner:
@@ -91,12 +103,7 @@ class SessionRunner:
         self._around = surroundings
         self._deliver = deliver
         self._end = end
-        now_s = surroundings.clock.now_s()
-        self._reconnection = Reconnection(
-            surroundings.unreachable.order(surroundings.verifiers, now_s=now_s),
-            policy=surroundings.retry,
-            generator=surroundings.generator,
-        )
+        self._reconnection = self._fresh_reconnection()
         self._tally = Tally()
         self._outbox = Outbox()
         self._changed = asyncio.Event()
@@ -105,14 +112,17 @@ class SessionRunner:
         self._leave: Reconnect | None = None
         self._holder: Address | None = None
         self._resume_at: Address | None = None
-        self._opening_s = 0.0
+        self._is_draining = False
+        self._log_fields: dict[str, str] = {}
         self._pump = DraftingPump(
             session,
             apply=self.apply,
             changed=self._changed,
             worker=surroundings.worker,
             clock=surroundings.clock,
+            drafted=surroundings.meter.drafted,
         )
+        self._pump.tokens_per_message = surroundings.drafting.tokens_per_message
 
     def apply(self, event: EdgeEvent) -> None:
         """Hand an event to the session and carry out what follows."""
@@ -123,12 +133,13 @@ class SessionRunner:
                 case Deliver():
                     self._reconnection.progressed()
                     self._tally.committed(effect.commit, now_s=self._around.clock.now_s())
+                    self._around.meter.committed(effect.commit, address=self._reconnection.address)
                     self._deliver(effect.commit)
                 case Reconnect():
                     self._leave = effect
                 case Move():
-                    if len(self._around.verifiers) > 1:
-                        self._leave = Reconnect(elsewhere=True)
+                    self._is_draining = True
+                    self._move()
                 case Finished() | Failed():
                     self._over.set()
                     self._outbox.close()
@@ -137,20 +148,31 @@ class SessionRunner:
                     assert_never(effect)
         self._changed.set()
 
+    def steer(self) -> None:
+        """Follow what the surroundings say now: how far ahead to draft at once, where to at the next stream."""
+        around = self._around
+        now_s = around.clock.now_s()
+        self._reconnection.choose_from(around.unreachable.order(around.verifiers, now_s=now_s))
+        if self._is_draining:
+            self._move()  # there was no other verifier until now
+        drafting = around.drafting
+        self._pump.tokens_per_message = drafting.tokens_per_message
+        drafts = around.drafter is not None and not self._pump.has_failed
+        reach = Steer(draft_length=drafting.draft_length if drafts else 0, window=drafting.window)
+        if (reach.draft_length, reach.window) != (self._session.draft_length, self._session.window):
+            self.apply(reach)
+
+    def _move(self) -> None:
+        """Leave a verifier that goes away, if there is another."""
+        if self._reconnection.has_others:
+            self._leave = Reconnect(elsewhere=True)
+
     async def run(self) -> None:
         """Run until the session is over and its streams are put away."""
-        around = self._around
+        drafter = self._around.drafter
         async with asyncio.TaskGroup() as group:
             links = group.create_task(self._run_links())
-            pump = (
-                None
-                if around.drafter is None or around.drafting.draft_length == 0
-                else group.create_task(
-                    self._pump.run(
-                        around.drafter, tokens_per_message=around.drafting.tokens_per_message
-                    )
-                )
-            )
+            pump = None if drafter is None else group.create_task(self._pump.run(drafter))
             await self._over.wait()
             if pump is not None:
                 pump.cancel()
@@ -163,18 +185,28 @@ class SessionRunner:
 
     def statistics(self, *, now_s: float) -> Statistics:
         """Return what was counted up to now."""
-        address = self._resume_at or self._reconnection.address
         return self._tally.statistics(
             self._session.counts,
             link=self._link,
-            rtt_s=self._around.rtt.rtt_s(address),
-            drafting_s=self._pump.drafting_s,
+            rtt_s=self._around.meter.rtt_s(self._reconnection.address),
+            work=self._pump.work,
             now_s=now_s,
         )
 
     def started(self, *, now_s: float) -> None:
-        """Note when the generation began; `statistics` counts from there."""
+        """Note when the generation began; `statistics` counts from there. It follows what was steered to until now."""
         self._tally.started_s = now_s
+        self._reconnection = self._fresh_reconnection()
+        self.steer()
+
+    def _fresh_reconnection(self) -> Reconnection:
+        around = self._around
+        now_s = around.clock.now_s()
+        return Reconnection(
+            around.unreachable.order(around.verifiers, now_s=now_s),
+            policy=around.retry,
+            generator=around.generator,
+        )
 
     # --- one stream after the other
 
@@ -195,12 +227,19 @@ class SessionRunner:
                 self.apply(GiveUp(error=self._given_up(error)))
                 return
             # Never silently: the text stands still now, and the user should know why.
-            logger.warning("%s; trying %s in %.1f s", error, following.address, following.after_s)
+            logger.warning(
+                "%s; trying %s in %.1f s",
+                error,
+                following.address,
+                following.after_s,
+                extra=self._log_fields,
+            )
             attempt = following
 
     async def _try(self, address: Address) -> PacelineError:
         """Run one stream to a verifier, up to its end; return why it ended."""
         self._leave = None
+        self._is_draining = False
         holds_session = address == self._holder
         place = self._resume_at if holds_session and self._resume_at else address
         try:
@@ -224,14 +263,12 @@ class SessionRunner:
     async def _talk(self, link: Link, *, address: Address, holds_session: bool) -> PacelineError:
         self._tally.num_streams += 1
         self._outbox.clear()
-        self._opening_s = self._around.clock.now_s()
         self.apply(LinkUp(holds_session=holds_session))
         failures: list[PacelineError] = []
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(self._write(link, failures))
-            pinger = group.create_task(
-                self._ping(self._resume_at if holds_session and self._resume_at else address)
-            )
+            place = self._resume_at if holds_session and self._resume_at else address
+            pinger = group.create_task(self._ping(place, verifier=address))
             await self._read(link, failures, address=address)
             writer.cancel()
             pinger.cancel()
@@ -287,7 +324,7 @@ class SessionRunner:
                 before = link.payload_bytes_up
                 await link.send(message)
                 if isinstance(message, Proposal) and message.tokens:
-                    self._tally.proposal_bytes += link.payload_bytes_up - before
+                    self._tally.proposed(payload_bytes=link.payload_bytes_up - before)
             await link.finish()
         except PacelineError as error:
             # The verifier may have said why before it stopped listening. The reader hears it out; when it has, this
@@ -296,16 +333,21 @@ class SessionRunner:
             failures.append(error)
             await link.close()  # wakes the reader
 
-    async def _ping(self, address: Address) -> None:
+    async def _ping(self, place: Address, *, verifier: Address) -> None:
         """Measure the round trip now and then; whether that works is the stream's business, not ours."""
-        with suppress(PacelineError):
-            while True:
-                info = await self._around.connector.describe(address)
-                self._around.rtt.add(address, info.rtt_s)
-                await asyncio.sleep(PING_S)
+        meter, clock = self._around.meter, self._around.clock
+        while True:
+            # One question serves all generations with this verifier.
+            if meter.claims_rtt(verifier, now_s=clock.now_s(), every_s=PING_S):
+                with suppress(PacelineError):
+                    info = await self._around.connector.describe(place)
+                    meter.add_rtt(verifier, info.rtt_s)
+            await asyncio.sleep(PING_S)
 
     def _note_opened(self, opened: Opened, address: Address) -> None:
         self._holder = address
         with suppress(PacelineError):  # an address that cannot be read is no reason to fail
             self._resume_at = parse_address(opened.address) if opened.address else address
-        self._around.rtt.add(address, self._around.clock.now_s() - self._opening_s)
+        self._around.meter.in_use = address
+        self._log_fields = {"session": log_name(opened.session_id)}
+        logger.info("session opened at %s", address, extra=self._log_fields)

@@ -9,6 +9,14 @@ from paceline.session.drafting import EdgeCounts
 
 
 @dataclass(slots=True, kw_only=True)
+class DrafterWork:
+    """What the drafter did for a generation."""
+
+    time_s: float = 0.0
+    num_tokens: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
 class Tally:
     """Sums up; times are seconds of the client's clock."""
 
@@ -17,6 +25,7 @@ class Tally:
     last_token_s: float | None = None
     committed_tokens: int = 0
     num_streams: int = 0
+    num_proposals: int = 0
     proposal_bytes: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
@@ -33,6 +42,11 @@ class Tally:
             self.step_ns += commit.verify_ns
             self.num_steps_timed += 1
 
+    def proposed(self, *, payload_bytes: int) -> None:
+        """Count a proposal with drafted tokens."""
+        self.num_proposals += 1
+        self.proposal_bytes += payload_bytes
+
     def ended(self, link: Link) -> None:
         """Count the bytes of a stream that is over."""
         self.bytes_up += link.payload_bytes_up
@@ -44,7 +58,7 @@ class Tally:
         *,
         link: Link | None,
         rtt_s: float,
-        drafting_s: float,
+        work: DrafterWork,
         now_s: float,
     ) -> Statistics:
         """Return the sums, the bytes of the stream that still lives included."""
@@ -67,5 +81,7 @@ class Tally:
             rtt_s=rtt_s,
             verifier_step_s=self.step_ns / max(1, self.num_steps_timed) / 1e9,
             reconnects=max(0, self.num_streams - 1),
-            drafting_s=drafting_s,
+            drafting_s=work.time_s,
+            drafting_tokens=work.num_tokens,
+            proposals=self.num_proposals,
         )

@@ -14,7 +14,6 @@ from harness.virtual_time import LoopClock
 
 from paceline.client.generation import Generation
 from paceline.client.memory import MemoryConnector
-from paceline.client.rtt import RttMeter
 from paceline.client.runner import Surroundings
 from paceline.client.settings import DraftingSettings, RetryPolicy
 from paceline.drafter import Drafter
@@ -72,7 +71,6 @@ def surroundings(
         worker=VirtualWorker(call_s=call_s),
         clock=LoopClock(),
         generator=Random(7),
-        rtt=RttMeter(),
     )
 
 

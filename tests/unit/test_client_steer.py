@@ -1,0 +1,342 @@
+"""Draft length, window and verifiers change while generations run; the text does not. Virtual time."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+
+import pytest
+from harness.drafters import Broken, GuessingDrafter, toy_drafter
+from harness.toy_client import PROMPT, TARGET, generation, place, surroundings, tokenizer
+from harness.toy_cloud import ToyCloud
+from harness.virtual_time import LoopClock, run_virtually
+
+from paceline.client.client import Client
+from paceline.client.generation import Generation
+from paceline.client.memory import MemoryConnector
+from paceline.client.outcome import EndReason, Statistics
+from paceline.client.runner import Surroundings
+from paceline.client.settings import DraftingSettings, RetryPolicy
+from paceline.drafter import Drafter
+from paceline.errors import ConfigError, ConnectionGivenUpError, PacelineError
+from paceline.messages import Open, Proposal, Resume
+from paceline.settings import Address
+from paceline.tokens import TokenId, log_name
+
+COUNT = 100
+EXPECTED = TARGET.run(PROMPT, COUNT)
+RIGHT = toy_drafter(TARGET, accuracy=1.0)
+
+
+def _assign(around: Surroundings, *places: Address) -> None:
+    around.verifiers = places
+    around.steer()
+
+
+async def _tokens(answer: Generation, *, until: int) -> list[TokenId]:
+    """Read up to so many tokens of output."""
+    tokens: list[TokenId] = []
+    async for piece in answer:
+        tokens.extend(piece.token_ids)
+        if len(tokens) == until:
+            break
+    return tokens
+
+
+def _proposals(cloud: ToyCloud) -> list[Proposal]:
+    return [m for m in cloud.received if isinstance(m, Proposal) and m.tokens]
+
+
+@dataclass(kw_only=True)
+class Steered:
+    """What a generation sent before it was steered, and after."""
+
+    before: list[Proposal]
+    after: list[Proposal]
+    drafted: int
+    duration_s: float
+
+
+def _steered(
+    start: DraftingSettings, *, drafter: Drafter | None = RIGHT, **changes: int
+) -> Steered:
+    """Run a generation over a link of 100 ms, steered after 30 tokens; the text is checked."""
+
+    async def main() -> Steered:
+        async with ToyCloud(target=TARGET, one_way_s=0.05, race=False) as cloud:
+            around = surroundings([cloud], drafter=drafter, drafting=start)
+            async with generation(around, max_tokens=COUNT) as answer:
+                tokens = await _tokens(answer, until=30)
+                before = _proposals(cloud)
+                at_s = LoopClock().now_s()
+                around.drafting = replace(start, **changes)
+                around.steer()
+                tokens += await _tokens(answer, until=COUNT)
+                duration_s = LoopClock().now_s() - at_s
+            assert tuple(tokens) == EXPECTED
+            return Steered(
+                before=before,
+                after=_proposals(cloud)[len(before) :],
+                drafted=answer.statistics.drafted,
+                duration_s=duration_s,
+            )
+
+    return run_virtually(main())
+
+
+def test_more_deepens_what_is_in_flight_at_once() -> None:
+    kept = _steered(DraftingSettings(draft_length=2))
+    more = _steered(DraftingSettings(draft_length=2), draft_length=32, tokens_per_message=8)
+    assert max(len(p.tokens) for p in kept.after) <= 2
+    assert max(len(p.tokens) for p in more.after) == 8
+    # Two guesses and the target's own token per round trip before; ten times as many now.
+    assert more.duration_s < 0.25 * kept.duration_s
+
+
+def test_from_nothing_drafting_begins_in_a_running_generation() -> None:
+    steered = _steered(DraftingSettings(draft_length=0), draft_length=16)
+    assert steered.before == []
+    assert sum(len(p.tokens) for p in steered.after) > 30
+
+
+def test_nothing_ends_drafting_but_not_the_text() -> None:
+    steered = _steered(DraftingSettings(draft_length=16), draft_length=0)
+    assert steered.before
+    # What had been drafted when it was steered is all that there is.
+    assert sum(len(p.tokens) for p in steered.after) <= 16
+
+
+def test_a_narrow_window_holds_for_what_is_sent_next() -> None:
+    steered = _steered(DraftingSettings(draft_length=16), window=1)
+    *_, last = steered.after
+    assert len(last.tokens) == 1
+
+
+def test_a_drafter_that_failed_is_not_asked_again() -> None:
+    steered = _steered(DraftingSettings(), drafter=Broken(fails_at=2), draft_length=32)
+    assert steered.after == []
+
+
+def test_without_a_drafter_there_is_nothing_to_steer() -> None:
+    assert _steered(DraftingSettings(), drafter=None, draft_length=32).drafted == 0
+
+
+def test_a_drafter_takes_no_memory_before_it_is_needed() -> None:
+    async def main() -> None:
+        drafter = GuessingDrafter(TARGET.draw)
+        async with ToyCloud(target=TARGET) as cloud:
+            start = DraftingSettings(draft_length=0)
+            around = surroundings([cloud], drafter=drafter, drafting=start)
+            async with generation(around) as answer:
+                await _tokens(answer, until=10)
+                assert drafter.drafts == []
+                around.drafting = replace(start, draft_length=4)
+                around.steer()
+                await answer.complete()
+            assert [draft.is_closed for draft in drafter.drafts] == [True]
+
+    run_virtually(main())
+
+
+def _firsts(cloud: ToyCloud) -> list[type]:
+    return [type(m) for m in cloud.received if isinstance(m, Open | Resume)]
+
+
+def test_new_verifiers_serve_new_generations_and_leave_running_ones_alone() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            clouds = [await stack.enter_async_context(ToyCloud(target=TARGET)) for _ in range(2)]
+            around = surroundings(clouds, drafter=RIGHT)
+            waiting = generation(around, max_tokens=COUNT)  # made before, entered after
+            async with generation(around, max_tokens=COUNT) as answer:
+                tokens = await _tokens(answer, until=20)
+                _assign(around, place(1), place(0))
+                async with waiting:
+                    assert (await waiting.complete()).token_ids == EXPECTED
+                tokens += await _tokens(answer, until=COUNT)
+            assert tuple(tokens) == EXPECTED
+            assert [_firsts(cloud) for cloud in clouds] == [[Open], [Open]]
+            assert answer.statistics.reconnects == waiting.statistics.reconnects == 0
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("event", ["kill", "drain", "cut"])
+def test_a_running_generation_goes_to_a_verifier_it_learned_of_later(event: str) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            clouds = [
+                await stack.enter_async_context(ToyCloud(target=TARGET, one_way_s=0.02))
+                for _ in range(3)
+            ]
+            around = surroundings(clouds, drafter=RIGHT)
+            around.verifiers = (place(0),)
+            async with generation(around, max_tokens=COUNT) as answer:
+                tokens = await _tokens(answer, until=20)
+                _assign(around, place(2), place(1))
+                tokens += await _tokens(answer, until=10)
+                getattr(clouds[0], event)()
+                tokens += await _tokens(answer, until=COUNT)
+            assert tuple(tokens) == EXPECTED
+            # A broken link is no reason to stay with a verifier that is not to be used any more.
+            assert [_firsts(cloud) for cloud in clouds] == [[Open], [], [Open]]
+
+    run_virtually(main())
+
+
+def test_a_draining_verifier_is_left_as_soon_as_there_is_another() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            clouds = [
+                await stack.enter_async_context(ToyCloud(target=TARGET, one_way_s=0.02))
+                for _ in range(2)
+            ]
+            around = surroundings(clouds, drafter=RIGHT)
+            around.verifiers = (place(0),)
+            async with generation(around, max_tokens=COUNT) as answer:
+                tokens = await _tokens(answer, until=20)
+                clouds[0].drain()
+                tokens += await _tokens(answer, until=20)
+                assert _firsts(clouds[1]) == []
+                _assign(around, place(0), place(1))
+                tokens += await _tokens(answer, until=COUNT)
+            assert tuple(tokens) == EXPECTED
+            assert _firsts(clouds[1]) == [Open]
+
+    run_virtually(main())
+
+
+@dataclass(kw_only=True)
+class Notes:
+    """An observer that writes down what it is told."""
+
+    ends: list[tuple[int, EndReason | None, PacelineError | None]] = field(default_factory=list)
+    num_started: int = 0
+
+    def generation_started(self) -> None:
+        self.num_started += 1
+
+    def generation_ended(
+        self, *, statistics: Statistics, reason: EndReason | None, error: PacelineError | None
+    ) -> None:
+        self.ends.append((statistics.committed, reason, error))
+
+
+def test_an_observer_hears_of_every_generation_and_counters_add_up() -> None:
+    async def main() -> None:
+        async with ToyCloud(target=TARGET, one_way_s=0.02) as cloud:
+            notes = Notes()
+            around = replace(
+                surroundings([cloud], drafter=RIGHT, retry=RetryPolicy(give_up_after_s=1.0)),
+                observer=notes,
+            )
+
+            def counters() -> dict[str, int]:
+                running = [runner.statistics(now_s=0.0) for runner in around.running]
+                found = around.ledger.counters(running, now_s=LoopClock().now_s())
+                return {name: getattr(found, name) for name in found.__slots__}
+
+            async with generation(around, max_tokens=COUNT) as answer:
+                await _tokens(answer, until=50)
+                during = counters()
+                assert 50 <= during["committed"] < COUNT
+                assert (during["num_generations"], len(around.running)) == (0, 1)
+                await answer.complete()
+            statistics = [answer.statistics]
+            busy_s = LoopClock().now_s()
+            await asyncio.sleep(10.0)  # idle
+            async with generation(around, max_tokens=COUNT) as answer:
+                began_s = LoopClock().now_s()
+                await _tokens(answer, until=10)
+            statistics.append(answer.statistics)
+            async with generation(around, max_tokens=COUNT) as answer:
+                await _tokens(answer, until=10)
+                cloud.kill()
+                with pytest.raises(ConnectionGivenUpError):
+                    await answer.complete()
+            statistics.append(answer.statistics)
+            busy_s += LoopClock().now_s() - began_s
+            after = counters()
+            assert all(after[name] >= value for name, value in during.items())
+            assert (after["num_generations"], after["num_failed"]) == (3, 1)
+            assert after["busy_ns"] == pytest.approx(busy_s * 1e9)
+            for name in ("committed", "drafted", "accepted", "proposals", "drafting_tokens"):
+                assert after[name] == sum(getattr(one, name) for one in statistics) > 0
+            assert after["proposals"] == len(_proposals(cloud))
+            assert around.running == set()
+            assert (around.ledger.num_running, notes.num_started) == (0, 3)
+            reasons = [reason for _, reason, _ in notes.ends]
+            assert reasons == [EndReason.LENGTH, EndReason.CANCELLED, None]
+            assert isinstance(notes.ends[2][2], ConnectionGivenUpError)
+            assert [count for count, _, _ in notes.ends] == [one.committed for one in statistics]
+
+    run_virtually(main())
+
+
+def test_a_bug_counts_as_a_failure_without_an_error_of_ours() -> None:
+    def guess(text: Sequence[TokenId]) -> TokenId:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        async with ToyCloud(target=TARGET) as cloud:
+            notes = Notes()
+            around = replace(surroundings([cloud], drafter=GuessingDrafter(guess)), observer=notes)
+            with pytest.raises(ZeroDivisionError):
+                async with generation(around) as answer:
+                    await answer.complete()
+            assert [end[1:] for end in notes.ends] == [(None, None)]
+            assert around.ledger.counters((), now_s=0.0).num_failed == 1
+
+    run_virtually(main())
+
+
+def test_both_sides_log_a_session_under_one_name(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> str:
+        async with ToyCloud(target=TARGET) as cloud:
+            async with generation(surroundings([cloud])) as answer:
+                await _tokens(answer, until=5)
+                (name,) = map(log_name, cloud.sessions)
+                cloud.cut()
+                await answer.complete()
+            return name
+
+    with caplog.at_level(logging.INFO, logger="paceline.client"):
+        name = run_virtually(main())
+    assert len(name) == 16
+    named = [record.__dict__.get("session") for record in caplog.records]
+    assert len(named) >= 3  # opened, broken, opened again
+    assert set(named) == {name}
+
+
+def test_a_client_is_steered_and_tells_how_it_does() -> None:
+    async def main() -> None:
+        async with ToyCloud(target=TARGET, step_s=0.001) as cloud, AsyncExitStack() as stack:
+            servers = {place(0): cloud, place(1): cloud}
+            client = await stack.enter_async_context(
+                Client(
+                    verifiers=[place(0), "127.0.0.1:1"],
+                    tokenizer=tokenizer(),
+                    drafter=RIGHT,
+                    connector=MemoryConnector(servers),
+                )
+            )
+            assert client.verifiers == (place(0),)  # named twice
+            assert client.gauges().verifier == str(place(0))
+            client.steer(drafting=DraftingSettings(draft_length=3, window=9))
+            client.steer(verifiers=["127.0.0.1:2"])
+            with pytest.raises(ConfigError, match="verifiers: got none"):
+                client.steer(verifiers=())
+            async with generation(client._surroundings, max_tokens=20) as answer:
+                await answer.complete()
+                gauges = client.gauges()
+            assert (gauges.draft_length, gauges.window, gauges.verifier) == (3, 9, str(place(1)))
+            assert gauges.step_s == pytest.approx(0.001)
+            assert gauges.draft_s > 0.0
+            assert client.counters().committed == 20
+            assert client.counters().num_generations == 1
+            assert (client.drafting.window, client.verifiers) == (9, (place(1),))
+            assert (await client.probe(place(0))).address == place(0)
+            assert client.rtt_s(place(0)) == 0.0  # as the toy says
+
+    asyncio.run(main())
