@@ -1,0 +1,159 @@
+"""One connection to a broker, from CONNECT to its end, and the broker library's errors as ours."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import aiomqtt
+from aiomqtt.exceptions import MqttConnectError
+
+from paceline.errors import LinkClosed, LinkTimeout, UnauthenticatedError
+from paceline.mqtt.mailbox import Letter
+from paceline.mqtt.settings import BrokerSettings
+
+QOS = 1
+"""At least once, for every message: what is not acknowledged in time shows that the broker is stuck."""
+
+MAX_UNACKNOWLEDGED = 8
+"""Most messages under way to the broker; it answers for one of them before the next goes out."""
+
+ABANDON_S = 1.0
+"""Longest wait for the library to notice that its socket is shut."""
+
+# CONNACK codes of 3.1.1, and what paho makes of them, the reason codes of 5.
+_REFUSALS = frozenset({4, 5, 134, 135})
+_REFUSED_SUBSCRIPTION = 0x80
+
+# The library tells the loss of a connection, which we tell ourselves, once.
+_silent = logging.getLogger("paceline.mqtt.wire")
+_silent.setLevel(logging.CRITICAL)
+
+
+@contextlib.asynccontextmanager
+async def connection(
+    settings: BrokerSettings,
+    *,
+    identifier: str,
+    will: Letter | None,
+    deliver: Callable[[str, bytes], None],
+    context: ssl.SSLContext | None,
+) -> AsyncIterator[aiomqtt.Client]:
+    """Connect; disconnect in order when the body ends, and without a word, so that the will is published, when it fails.
+
+    Args:
+        settings: where to connect to, and as whom.
+        identifier: of the client; a connection under the same one ends.
+        will: what the broker publishes when it loses us.
+        deliver: called with name and payload of each message, in the event loop; must not wait or raise.
+        context: for TLS; None speaks without.
+
+    Raises:
+        LinkClosed: the broker cannot be reached, or the connection broke.
+        LinkTimeout: it does not answer.
+        UnauthenticatedError: it does not let us in.
+    """
+    client = aiomqtt.Client(
+        settings.address.host,
+        settings.address.port,
+        username=settings.user,
+        password=settings.password,
+        identifier=identifier,
+        clean_session=True,
+        keepalive=settings.keepalive_s,
+        timeout=settings.timeout_s,
+        tls_context=context,
+        will=None
+        if will is None
+        else aiomqtt.Will(will.name, will.payload, qos=QOS, retain=will.retain),
+        queue_type=_intake(deliver),
+        max_queued_outgoing_messages=2 * MAX_UNACKNOWLEDGED,
+        max_inflight_messages=MAX_UNACKNOWLEDGED,
+        logger=_silent,
+    )
+    try:
+        with translated():
+            await client.__aenter__()
+            yield client
+            await client.__aexit__(None, None, None)
+    except BaseException:
+        await _abandon(client)
+        raise
+
+
+async def subscribe(client: aiomqtt.Client, filters: tuple[tuple[str, int], ...]) -> None:
+    """Subscribe to filters, each with its quality of service; what is retained comes at once.
+
+    Raises:
+        UnauthenticatedError: the broker refuses one of them.
+    """
+    if not filters:
+        return
+    answers = await client.subscribe(list(filters))
+    for (name, _), answer in zip(filters, answers, strict=True):
+        code = answer if isinstance(answer, int) else getattr(answer, "value", 0)
+        if code >= _REFUSED_SUBSCRIPTION:
+            raise UnauthenticatedError(
+                f"subscription: the broker refuses {name}; allow it in its access rules"
+            )
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn the library's errors into ours."""
+    try:
+        yield
+    except MqttConnectError as error:
+        code = error.rc if isinstance(error.rc, int) else getattr(error.rc, "value", None)
+        if code in _REFUSALS:
+            raise UnauthenticatedError(
+                f"the broker does not let us in ({error}); check --broker-user and --broker-password-file"
+            ) from error
+        raise LinkClosed(f"the broker refuses the connection: {error}") from error
+    except aiomqtt.MqttError as error:
+        if str(error) == "Operation timed out":
+            raise LinkTimeout("the broker does not answer") from error
+        raise LinkClosed(_told(error)) from error
+
+
+def _told(error: aiomqtt.MqttError) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, aiomqtt.MqttError) else error
+    text = str(cause)
+    if "SSL" in text or "certificate" in text:
+        return f"{text}; check --broker-ca, or give --insecure for a broker without TLS"
+    return text
+
+
+def _intake(deliver: Callable[[str, bytes], None]) -> type[asyncio.Queue[aiomqtt.Message]]:
+    """Return the queue class that hands everything on at once.
+
+    The library's own queue grows without bound, or else drops the newest without count.
+    """
+
+    class Intake(asyncio.Queue[aiomqtt.Message]):
+        def put_nowait(self, item: aiomqtt.Message) -> None:
+            deliver(
+                str(item.topic),
+                bytes(item.payload) if isinstance(item.payload, bytes | bytearray) else b"",
+            )
+
+    return Intake
+
+
+async def _abandon(client: aiomqtt.Client) -> None:
+    """Cut the connection off, whatever state it is in, and wait until the event loop has forgotten it."""
+    # The library can only take leave politely, which waits for a broker that is stuck and keeps the will from being
+    # published; and when a broker does not answer the CONNECT, it leaves the socket open. An end of file on the socket
+    # is what it handles well.
+    paho = client._client  # noqa: SLF001
+    wire = paho.socket()
+    if not isinstance(wire, socket.socket):
+        return
+    with contextlib.suppress(OSError):
+        wire.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ABANDON_S):
+            while paho.socket() is not None:  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0.001)
