@@ -127,7 +127,7 @@ class Decision:
     wanted: int
     """The length before hysteresis."""
     sentence: str
-    """One line for people, ASCII, below 400 characters."""
+    """One line for people, ASCII, at most 480 characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +155,10 @@ def choose(measured: Measured, *, current: Drafting, bounds: Bounds) -> Decision
 
     A current length out of bounds is brought to them at once.
     """
-    start = min(max(current.draft_length, bounds.shortest), bounds.longest)
     if bounds.longest == 0:
         sentence = "draft nothing: 0 tokens is the most allowed here"
         return Decision(drafting=Drafting(draft_length=0, window=1), wanted=0, sentence=sentence)
+    start = min(max(current.draft_length, bounds.shortest), bounds.longest)
     unknown = [
         name
         for name, value in (("round trip", measured.rtt_s), ("drafting time", measured.draft_s))
@@ -170,7 +170,7 @@ def choose(measured: Measured, *, current: Drafting, bounds: Bounds) -> Decision
         )
         return Decision(drafting=_drafting(start, bounds), wanted=start, sentence=sentence)
     want = wanted(measured, bounds)
-    target = math.ceil(want.length)
+    target = _up(want.length)
     band = (BAND_RUN if want.is_cut else BAND_COVER) * start
     off = abs(want.length - start)
     length = start
@@ -234,7 +234,7 @@ def _sentence(measured: Measured, want: Want, *, length: int, before: int, bound
     )
     parts = [cover, run]
     binding = min(want.cover, want.run)
-    if math.ceil(binding) > bounds.longest:
+    if binding > bounds.longest:
         parts.append(f"{bounds.longest} is the most allowed")
     elif binding < bounds.shortest:
         parts.append(f"{bounds.shortest} is the least that measures")
@@ -243,7 +243,7 @@ def _sentence(measured: Measured, want: Want, *, length: int, before: int, bound
         parts.append(
             f"most will come late, the verifier alone is {_count(alone)} further in a round trip"
         )
-    target = math.ceil(want.length)
+    target = _up(want.length)
     if length != before:
         rest = "" if length == target else f" on the way to {target}"
         parts.append(f"moved by {abs(length - before)} from {before}{rest}")
@@ -254,12 +254,17 @@ def _sentence(measured: Measured, want: Want, *, length: int, before: int, bound
     return f"draft {_tokens(length)} ahead: {'; '.join(parts)}"
 
 
+def _up(value: float) -> int:
+    """Round up, but not what is above a whole number by the error of the arithmetic alone."""
+    return math.ceil(value - 1e-9)
+
+
 def _tokens(count: int) -> str:
     return "1 token" if count == 1 else f"{count} tokens"
 
 
 def _count(value: float) -> str:
-    return str(math.ceil(value)) if value < 10_000 else "over 10000"
+    return str(_up(value)) if value < 10_000 else "over 10000"
 
 
 def _ms(seconds: float) -> str:

@@ -20,6 +20,9 @@ RECENT = 8
 STEP_JITTERS = 3.0
 """Two samples in a row on one side of the base by more than this many jitters are a new route, not noise."""
 
+ENOUGH = 4
+"""Samples of a route that tell its jitter; with fewer, that of the route before stands for it."""
+
 STEP_SHARE = 0.1
 """The same in parts of the base: a link without jitter still strays by the time of a process to be scheduled."""
 
@@ -95,10 +98,10 @@ class RttEstimator:
         if len(self._recent) > 2 and self._is_step(before, rtt_s):
             self._recent = deque((before, rtt_s), maxlen=RECENT)
         self._base_s = _middle(self._recent)
-        strays = sorted(abs(sample - self._base_s) for sample in self._recent)
-        # Without the largest, or a single outlier would pass for jitter.
-        rest = strays[:-1]
-        self._jitter_s = sum(rest) / len(rest) if rest else 0.0
+        if len(self._recent) >= ENOUGH:
+            # Without the largest, or a single outlier would pass for jitter; without the base itself, which strays by 0.
+            strays = sorted(abs(sample - self._base_s) for sample in self._recent)[1:-1]
+            self._jitter_s = sum(strays) / len(strays)
 
     @property
     def rtt_s(self) -> float:
@@ -107,7 +110,7 @@ class RttEstimator:
 
     @property
     def jitter_s(self) -> float:
-        """Mean distance of the recent samples from the base, the largest left out, in seconds."""
+        """Mean distance of the recent samples from the base, the largest left out, in seconds; 0 before `ENOUGH`."""
         return self._jitter_s
 
     def _is_step(self, before: float, now: float) -> bool:
