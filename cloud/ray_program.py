@@ -5,13 +5,16 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+import grpc
 import torch
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cloud.program import check_port
 from paceline.console import progress
@@ -25,6 +28,9 @@ APPLICATION = "paceline"
 INGRESS = "cloud.replicas.add_to_ingress"
 WATCH_S = 2.0
 """How often it is asked whether the replicas are still there."""
+READY_S = 20.0
+"""How long the ingress may take once the replicas serve."""
+LOOK_S = 0.1
 MAX_MESSAGE_BYTES = 4 << 20
 """As the verifier's own server takes; Serve would take 2 GiB from anybody."""
 
@@ -145,10 +151,34 @@ def _deploy(application: Any, listen: Address) -> None:
         },
     )
     try:
-        serve.run(application, name=APPLICATION, route_prefix=None)
+        # Without a prefix, which is HTTP's, Serve does not tell its gRPC proxy of the application either.
+        serve.run(application, name=APPLICATION, route_prefix=f"/{APPLICATION}")
     except RuntimeError as error:
         log.info("deployment failed", extra={"error": str(error)})
         raise ModelError(f"--ray: the replicas did not start: {_last_line(error)}") from error
+    _await_ingress(listen)
+
+
+def _await_ingress(listen: Address) -> None:
+    """Wait until a call gets through: the ingress hears of the application a little later than we.
+
+    Raises:
+        TransportError: none did.
+    """
+    host = "127.0.0.1" if listen.host in {"0.0.0.0", "localhost"} else listen.host  # noqa: S104 - a comparison
+    options = (("grpc.enable_http_proxy", 0),)
+    with grpc.insecure_channel(str(Address(host=host, port=listen.port)), options) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for _ in range(int(READY_S / LOOK_S)):
+            try:
+                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=READY_S)
+            except grpc.RpcError as error:
+                log.debug("no answer yet", extra={"error": str(error)})
+            else:
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            time.sleep(LOOK_S)
+    raise TransportError(f"--ray: {listen} did not answer within {READY_S:g} s")
 
 
 def _serve(signals: Signals) -> None:
@@ -166,7 +196,7 @@ def _serve(signals: Signals) -> None:
             )
     log.info("draining")
     serve.delete(APPLICATION, _blocking=False)
-    while _is_deployed() and not signals.hurry.wait(0.1):
+    while _is_deployed() and not signals.hurry.wait(LOOK_S):
         pass
 
 
