@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 from cloud.account import VerifierStatistics
 from cloud.admission import SessionSettings
+from cloud.overview import overview
 from cloud.scheduler import SchedulerSettings
 from cloud.service import VerificationService
 from cloud.sessions import Registry
@@ -31,7 +32,6 @@ class Core:
         self,
         *,
         registry: Registry,
-        workload: Workload,
         worker: Worker,
         thread: ModelThread,
         service: VerificationService,
@@ -39,22 +39,13 @@ class Core:
         self.registry = registry
         self.worker = worker
         self.service = service
-        self._workload = workload
         self._thread = thread
         self._clock = MonotonicClock()
 
     @property
     def statistics(self) -> VerifierStatistics:
         """What it has done so far and holds now."""
-        return VerifierStatistics(
-            num_sessions=len(self.registry.entries),
-            num_streams=self.registry.num_streams,
-            num_served=self._workload.num_served,
-            queue_ns=self._workload.queue_ns,
-            steps=self.worker.times,
-            engine=self.worker.engine_split,
-            memory=self.worker.memory,
-        )
+        return overview(self.registry, self.worker, now_s=self._clock.now_s())
 
     async def answers(self) -> None:
         """Return when the model thread has done what it was at: it lives. Waits for one step at most."""
@@ -105,7 +96,6 @@ async def running_core(
     thread = ModelThread()
     core = Core(
         registry=registry,
-        workload=workload,
         worker=model,
         thread=thread,
         service=VerificationService(registry=registry, doorkeeper=Doorkeeper(tenants), clock=clock),

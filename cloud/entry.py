@@ -6,7 +6,9 @@ from enum import StrEnum
 from cloud.orders import CacheView
 from cloud.stream import Stream
 from cloud.tenants import Peer
+from paceline.errors import DrainingError, PacelineError
 from paceline.session.cloud import CloudSession
+from paceline.session.table import CloudState
 from paceline.tokens import SessionId
 
 
@@ -36,6 +38,13 @@ class Entry:
     """When it was last served, or got its work."""
     heard_at_s: float
     """When the edge last said something."""
+    opened_at_s: float
+    first_step_at_s: float | None = None
+    """When the first step began that it had rows in."""
+    served_at_s: float | None = None
+    """When a step last gave it tokens."""
+    error: PacelineError | None = None
+    """Why it was ended, if it was."""
     takes_drafts: bool = True
     """False once the model failed on rows with drafts: a draft must not end a text that is fine without it."""
     cache: Cache = Cache.WANTED
@@ -48,6 +57,35 @@ class Entry:
     def is_admitted(self) -> bool:
         """There was memory for it."""
         return self.cache in {Cache.HELD, Cache.NONE}
+
+    @property
+    def num_committed(self) -> int:
+        """Tokens committed here."""
+        request = self.session.request
+        return self.session.length - len(request.prompt) - len(request.output)
+
+    @property
+    def is_waiting(self) -> bool:
+        """It waits for memory, or for a prefix that another one computes."""
+        if self.cache is Cache.HELD:
+            return self.cache_view.waits_for is not None
+        return not self.is_admitted
+
+    @property
+    def is_running(self) -> bool:
+        """Its text goes on and its rows are in steps."""
+        return (
+            self.cache is Cache.HELD
+            and not self.is_waiting
+            and self.session.state is CloudState.LIVE
+        )
+
+    @property
+    def how_it_ended(self) -> str:
+        """One of `cloud.account.ENDS`, once it has."""
+        if self.error is not None:
+            return "abort" if isinstance(self.error, DrainingError) else "error"
+        return str(self.session.finish or "abort")
 
     @property
     def owes_answer(self) -> bool:

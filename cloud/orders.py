@@ -81,6 +81,16 @@ class StepTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixCounts:
+    """What sharing prefixes saved. Sums over sessions that may share."""
+
+    num_queried: int = 0
+    """Tokens of their texts."""
+    num_hit: int = 0
+    """Of them, those that were in the cache, or are being computed there for another session."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
     """What a step yielded, by session key."""
 

@@ -8,7 +8,6 @@ error.
 
 import asyncio
 import itertools
-import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import NoReturn, Protocol
@@ -16,6 +15,8 @@ from typing import NoReturn, Protocol
 import grpc
 from google.protobuf.message import DecodeError
 
+from cloud import journal
+from cloud.account import Account
 from cloud.entry import Entry
 from cloud.sessions import Registry
 from cloud.stream import Stream
@@ -55,8 +56,6 @@ from paceline.messages import (
 )
 from paceline.v1 import verification_pb2 as pb
 from paceline.v1 import verification_pb2_grpc as pb_grpc
-
-log = logging.getLogger(__name__)
 
 FIRST_MESSAGE_S = 10.0
 """How long a new stream may say nothing."""
@@ -116,6 +115,7 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
 
     def __init__(self, *, registry: Registry, doorkeeper: Doorkeeper, clock: Clock) -> None:
         self._registry = registry
+        self._account = registry.account
         self._doorkeeper = doorkeeper
         self._clock = clock
         self._numbers = itertools.count(1)
@@ -128,6 +128,7 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
         try:
             self._admit(context)
         except UnauthenticatedError as error:
+            self._refused(error)
             await context.abort(STATUS[type(error)], str(error))
         return pb.DescribeResponse(
             target=codec.encode_identity(self._registry.target),
@@ -155,12 +156,18 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
                 writer.cancel()
         except PacelineError as error:
             # Before there was a session: nothing to clean up.
-            await _goodbye(context, error, length=0)
+            self._refused(error)
+            await self._goodbye(context, error, length=0)
             return
         if stream.error is not None:
-            await _goodbye(
+            await self._goodbye(
                 context, stream.error, length=entry.session.length, only_status=bool(stuck)
             )
+
+    def _refused(self, error: PacelineError) -> None:
+        """Count and tell that a stream ends before it had a session."""
+        self._account.refused[error.reason] += 1
+        journal.refused(error)
 
     def _admit(self, context: Context) -> Peer:
         """Return who is calling.
@@ -185,7 +192,7 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
         """
         try:
             async with asyncio.timeout(FIRST_MESSAGE_S):
-                message = await _receive(context)
+                message = await _receive(context, self._account)
         except TimeoutError as error:
             raise LinkTimeout(
                 f"stream: got no message for {FIRST_MESSAGE_S} s, expected open or resume"
@@ -207,25 +214,17 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
                 entry = self._registry.open(first, stream)
             case Resume():
                 entry = self._registry.resume(first, stream)
-        log.info("stream attached", extra={"session": entry.key, "stream": stream.number})
+        journal.attached(entry, stream)
         try:
             yield entry
         finally:
             self._registry.detach(entry, stream)
-            log.info(
-                "stream detached",
-                extra={
-                    "session": entry.key,
-                    "stream": stream.number,
-                    "length": entry.session.length,
-                    "reason": stream.error.reason if stream.error else "none",
-                },
-            )
+            journal.detached(entry, stream)
 
     async def _read(self, context: Context, entry: Entry, stream: Stream) -> None:
         """Hand messages to the session until the edge has no more, or breaks the rules."""
         try:
-            while (message := await _receive(context)) is not None:
+            while (message := await _receive(context, self._account)) is not None:
                 match message:
                     case Proposal() | Close():
                         self._registry.deliver(entry, stream, message)
@@ -253,18 +252,18 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
         while not (entry.is_admitted or stream.is_over):
             await stream.wait()
         if not stream.is_over:
-            await _send(context, self._opened(entry))
+            await _send(context, self._opened(entry), self._account)
         told_to_move = False
         while not stream.is_over:
             if stream.drain_deadline_s is not None and not told_to_move:
                 told_to_move = True
                 left_s = max(0.0, stream.drain_deadline_s - self._clock.now_s())
-                await _send(context, Drain(deadline_ms=int(left_s * 1000)))
+                await _send(context, Drain(deadline_ms=int(left_s * 1000)), self._account)
             commit = entry.session.next_commit(stream=stream.number)
             if commit is None:
                 await stream.wait()
             else:
-                await _send(context, commit)
+                await _send(context, commit, self._account)
 
     def _opened(self, entry: Entry) -> Opened:
         return Opened(
@@ -275,8 +274,28 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
             step_ns=self._registry.step_ns,
         )
 
+    async def _goodbye(
+        self, context: Context, error: PacelineError, *, length: int, only_status: bool = False
+    ) -> None:
+        """Send what went wrong as the last message, then as the status."""
+        retry_after_s = error.retry_after_s if isinstance(error, OverloadedError) else 0.0
+        text = str(error).encode()[:MAX_FAILURE_BYTES].decode(errors="ignore")
+        failure = Failure(
+            reason=error.reason,
+            message=text,
+            retryable=error.retryable,
+            retry_after_ms=int(retry_after_s * 1000),
+            length=length,
+        )
+        with suppress(TimeoutError, grpc.aio.BaseError):
+            # An edge that does not read gets the status only, when it reads on.
+            async with asyncio.timeout(GOODBYE_S):
+                if not only_status:
+                    await _send(context, failure, self._account)
+        await context.abort(STATUS[type(error)], text)
 
-async def _receive(context: Context) -> EdgeMessage | None:
+
+async def _receive(context: Context, account: Account) -> EdgeMessage | None:
     """Return the next message, or None when the edge will send no more.
 
     Raises:
@@ -291,29 +310,11 @@ async def _receive(context: Context) -> EdgeMessage | None:
         ) from error
     if not isinstance(request, pb.VerifyRequest):
         return None  # grpc.aio.EOF
+    account.payload_bytes_up += request.ByteSize()
     return codec.decode_edge(request)
 
 
-async def _send(context: Context, message: CloudMessage) -> None:
-    await context.write(codec.encode_cloud(message))
-
-
-async def _goodbye(
-    context: Context, error: PacelineError, *, length: int, only_status: bool = False
-) -> None:
-    """Send what went wrong as the last message, then as the status."""
-    retry_after_s = error.retry_after_s if isinstance(error, OverloadedError) else 0.0
-    text = str(error).encode()[:MAX_FAILURE_BYTES].decode(errors="ignore")
-    failure = Failure(
-        reason=error.reason,
-        message=text,
-        retryable=error.retryable,
-        retry_after_ms=int(retry_after_s * 1000),
-        length=length,
-    )
-    with suppress(TimeoutError, grpc.aio.BaseError):
-        # An edge that does not read gets the status only, when it reads on.
-        async with asyncio.timeout(GOODBYE_S):
-            if not only_status:
-                await _send(context, failure)
-    await context.abort(STATUS[type(error)], text)
+async def _send(context: Context, message: CloudMessage, account: Account) -> None:
+    response = codec.encode_cloud(message)
+    account.payload_bytes_down += response.ByteSize()
+    await context.write(response)

@@ -8,6 +8,8 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
+from cloud import journal
+from cloud.account import Account
 from cloud.admission import SessionSettings, check_open, session_limits
 from cloud.entry import Cache, Entry
 from cloud.stream import Stream
@@ -54,6 +56,9 @@ class Registry:
         self.no_streams = asyncio.Event()
         """Set while no session has a stream."""
         self.no_streams.set()
+        self.news = asyncio.Event()
+        """Set when it began to drain, became full or stopped being full; whoever tells others clears it."""
+        self.account = Account(started_s=clock.now_s())
         self._settings = settings
         self._limits = session_limits(settings, target)
         self._clock = clock
@@ -89,6 +94,11 @@ class Registry:
     def num_streams(self) -> int:
         """Sessions whose edge is connected."""
         return sum(1 for entry in self._entries.values() if entry.stream is not None)
+
+    @property
+    def max_sessions(self) -> int:
+        """Most sessions at once."""
+        return self._settings.max_sessions
 
     @property
     def is_draining(self) -> bool:
@@ -138,12 +148,17 @@ class Registry:
             stream=stream,
             waiting_since_s=now_s,
             heard_at_s=now_s,
+            opened_at_s=now_s,
         )
         self._next_key += 1
         if session.finish is not None:
             entry.cache = Cache.NONE
         self._entries[entry.key] = entry
         self._by_id[entry.session_id] = entry
+        self.account.num_opened += 1
+        journal.opened(entry)
+        if len(self._entries) == self._settings.max_sessions:
+            self.news.set()
         self.no_streams.clear()
         self.work.set()
         return entry
@@ -165,6 +180,7 @@ class Registry:
         attach = Attach(stream=stream.number, length=request.length, attempt=request.attempt)
         self._apply(entry, entry.session.handle(attach))
         entry.stream = stream
+        self.account.num_resumed += 1
         self.no_streams.clear()
         entry.waiting_since_s = entry.heard_at_s = self._clock.now_s()
         if self._drain_deadline_s is not None:
@@ -193,6 +209,7 @@ class Registry:
 
     def fail(self, entry: Entry, error: PacelineError) -> None:
         """End a session and, with this error, its stream."""
+        entry.error = entry.error or error
         if entry.stream is not None:
             entry.stream.end(error)
         self.handle(entry, Abort())
@@ -200,6 +217,7 @@ class Registry:
     def drain(self, deadline_s: float) -> None:
         """Take no new sessions; tell all edges to move by then."""
         self._drain_deadline_s = deadline_s
+        self.news.set()
         for entry in self._entries.values():
             if entry.stream is not None:
                 entry.stream.drain(deadline_s)
@@ -282,8 +300,13 @@ class Registry:
                     assert_never(effect)
 
     def _release(self, entry: Entry) -> None:
+        if len(self._entries) == self._settings.max_sessions:
+            self.news.set()
         del self._entries[entry.key]
         del self._by_id[entry.session_id]
+        counts = entry.session.counts
+        self.account.end(entry.how_it_ended, counts, committed=entry.num_committed)
+        journal.ended(entry, counts, now_s=self._clock.now_s())
         self.free_cache(entry)
         if entry.stream is not None:
             entry.stream.end()

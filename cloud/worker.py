@@ -14,7 +14,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cloud.orders import CacheView, OpenOrder, Served, StepOrder, StepResult, StepTimes
+from cloud.orders import (
+    CacheView,
+    OpenOrder,
+    PrefixCounts,
+    Served,
+    StepOrder,
+    StepResult,
+    StepTimes,
+)
 from cloud.walk import ROOT, Ask, Walk, walk
 from paceline.clock import MonotonicClock
 from paceline.engine.engine import Engine
@@ -80,6 +88,7 @@ class Worker:
         self._seats: dict[int, _Seat] = {}
         self._times = StepTimes()
         self._memory = engine.memory
+        self._prefix = PrefixCounts()
 
     @property
     def keys(self) -> frozenset[int]:
@@ -95,6 +104,11 @@ class Worker:
     def memory(self) -> MemoryStats:
         """Memory of all caches after the last change; a frozen value, safe to read from any thread."""
         return self._memory
+
+    @property
+    def prefix(self) -> PrefixCounts:
+        """What sharing prefixes saved since the start; a frozen value, safe to read from any thread."""
+        return self._prefix
 
     @property
     def engine_split(self) -> StepSplit:
@@ -207,6 +221,11 @@ class Worker:
             )
         except PacelineError as error:
             return error
+        if sequence.namespace is not None:
+            self._prefix = PrefixCounts(
+                num_queried=self._prefix.num_queried + len(order.text),
+                num_hit=self._prefix.num_hit + sequence.shared_length,
+            )
         self._seats[order.key] = _Seat(
             sequence=sequence,
             sampler=sampler,

@@ -1,8 +1,9 @@
 """What the sessions want from the model thread, and handing out what it yields. Belongs to the event loop."""
 
-import logging
 from collections.abc import Sequence
 
+from cloud import journal
+from cloud.account import Outcome
 from cloud.entry import Cache, Entry
 from cloud.orders import CacheView, OpenOrder, StepResult
 from cloud.scheduler import SessionView
@@ -10,19 +11,14 @@ from cloud.sessions import Registry
 from cloud.walk import Tree
 from paceline.clock import Clock
 from paceline.errors import LocalProtocolError, PacelineError
+from paceline.session.counts import Counts
 from paceline.session.events import Stepped
-
-log = logging.getLogger(__name__)
 
 
 class Workload:
     """The registry, as the stepper sees it."""
 
     def __init__(self, registry: Registry, *, max_draft_rows: int, clock: Clock) -> None:
-        self.queue_ns = 0
-        """Sum over sessions and steps of the time a session waited for its step."""
-        self.num_served = 0
-        """How often a session got tokens."""
         self._registry = registry
         self._max_draft_rows = max_draft_rows
         self._clock = clock
@@ -91,37 +87,67 @@ class Workload:
             started_s: when it was started.
         """
         self._note_step(result.step_ns)
-        now_s = self._clock.now_s()
+        account, now_s = self._registry.account, self._clock.now_s()
+        account.load.add_step(ended_s=now_s, step_s=result.step_ns / 1e9, num_rows=result.num_rows)
         for key in keys:
             entry = self._registry.get(key)
             if entry is None:
                 continue  # closed during the step
             waited_s, entry.waiting_since_s = started_s - entry.waiting_since_s, now_s
+            if entry.first_step_at_s is None:
+                entry.first_step_at_s = started_s
             error, served = result.failed.get(key), result.served.get(key)
             if error is not None and entry.takes_drafts and entry.session.has_drafts:
-                log.warning("no more drafts: %s", error, extra={"session": entry.key})
+                journal.drafts_given_up(entry, error)
                 entry.takes_drafts = False
             elif error is not None:
                 self._registry.fail(entry, error)
             elif served is not None:
-                queue_ns = max(0, int(waited_s * 1e9))
-                self.queue_ns += queue_ns
-                self.num_served += 1
                 event = Stepped(
                     tokens=served.tokens,
-                    queue_ns=queue_ns,
+                    queue_ns=max(0, int(waited_s * 1e9)),
                     verify_ns=result.step_ns,
                     num_rows=result.num_rows,
                     logprobs=served.logprobs,
                 )
-                try:
-                    self._registry.handle(entry, event)
-                except LocalProtocolError as bug:
-                    log.exception("a step broke its session", extra={"session": entry.key})
-                    self._registry.fail(entry, bug)
-                    continue
-                if entry.session.finish is not None:
-                    self._registry.free_cache(entry)
+                self._serve(entry, event, now_s=now_s)
+
+    def _serve(self, entry: Entry, event: Stepped, *, now_s: float) -> None:
+        """Hand a session what a step yielded for it, and count that."""
+        before = entry.session.counts
+        try:
+            self._registry.handle(entry, event)
+        except LocalProtocolError as bug:
+            journal.broken_by_step(entry, bug)
+            self._registry.fail(entry, bug)
+            return
+        self._count(entry, event, before, now_s=now_s)
+        if entry.session.finish is not None:
+            self._registry.free_cache(entry)
+
+    def _count(self, entry: Entry, event: Stepped, before: Counts, *, now_s: float) -> None:
+        account, after = self._registry.account, entry.session.counts
+        account.load.add_served(ended_s=now_s, queue_s=event.queue_ns / 1e9)
+        gap_s = None if entry.served_at_s is None else now_s - entry.served_at_s
+        if entry.served_at_s is None:
+            assert entry.first_step_at_s is not None
+            request = entry.session.request
+            account.began(
+                num_prompt=len(request.prompt) + len(request.output),
+                first_token_s=now_s - entry.opened_at_s,
+                queue_s=entry.first_step_at_s - entry.opened_at_s,
+            )
+        entry.served_at_s = now_s
+        account.served(
+            Outcome(
+                num_judged=after.judged - before.judged,
+                num_accepted=after.accepted - before.accepted,
+                gap_s=gap_s,
+            ),
+            queue_ns=event.queue_ns,
+        )
+        if entry.session.finish is not None:
+            account.duration.add(now_s - entry.opened_at_s)
 
     def _open_order(self, entry: Entry) -> OpenOrder:
         request = entry.session.request

@@ -2,15 +2,26 @@
 
     2026-01-31T12:00:00.123Z INFO cloud.service session opened session=7f3a prompt_tokens=12
 
-Fields are passed as `extra`: log.info("session opened", extra={"prompt_tokens": 12}).
+or, with --log-format json, one JSON object per line with the fields as its members:
+
+    {"time": "2026-01-31T12:00:00.123Z", "level": "INFO", "logger": "cloud.service", "message": "session opened", ...}
+
+Fields are passed as `extra`: log.info("session opened", extra={"prompt_tokens": 12}). Both sides name a session by
+`printable_id` under the key `session`. docs/observability.md lists what is logged.
 """
 
+import json
 import logging
+import math
 import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from paceline.clock import Clock
+
 LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
 
 MASK = "***"
 _SECRET_NAME = re.compile(
@@ -31,27 +42,91 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
-        moment = datetime.fromtimestamp(record.created, tz=UTC)
-        stamp = moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+        stamp = _stamp(record)
         parts = [stamp, record.levelname, record.name, mask_secrets(record.getMessage())]
-        parts += [
-            f"{name}={_field(name, value)}"
-            for name, value in vars(record).items()
-            if name not in _STANDARD_FIELDS
-        ]
+        parts += [f"{name}={_field(name, value)}" for name, value in _fields(record).items()]
         if record.exc_info:
             parts.append(f"error={_quoted(mask_secrets(self.formatException(record.exc_info)))}")
         return " ".join(part.replace("\n", "\\n").replace("\r", "\\r") for part in parts)
 
 
-def configure_logging(level: str) -> None:
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one JSON object; a field cannot hide what every line has."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        line: dict[str, object] = {
+            name: _plain(name, value) for name, value in _fields(record).items()
+        }
+        if record.exc_info:
+            line["error"] = mask_secrets(self.formatException(record.exc_info))
+        own = {
+            "time": _stamp(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": mask_secrets(record.getMessage()),
+        }
+        return json.dumps(own | {name: value for name, value in line.items() if name not in own})
+
+
+class BoundedLog:
+    """Writes lines that a peer can cause: at most `burst` at once and `per_s` in the long run.
+
+    What is left out is counted and told with the next line that is written, as the field `left_out`.
+
+    Args:
+        log: where lines go.
+        clock: the time.
+        burst: at least 1.
+        per_s: lines per second; more than 0.
+    """
+
+    def __init__(self, log: logging.Logger, *, clock: Clock, burst: int, per_s: float) -> None:
+        self._log = log
+        self._clock = clock
+        self._burst = burst
+        self._per_s = per_s
+        self._room = float(burst)
+        self._filled_at_s = clock.now_s()
+        self._num_left_out = 0
+
+    def info(self, message: str, fields: Mapping[str, object]) -> None:
+        """Write a line of level info, if there is room."""
+        self._write(logging.INFO, message, fields)
+
+    def warning(self, message: str, fields: Mapping[str, object]) -> None:
+        """Write a line of level warning, if there is room."""
+        self._write(logging.WARNING, message, fields)
+
+    def _write(self, level: int, message: str, fields: Mapping[str, object]) -> None:
+        if not self._log.isEnabledFor(level):
+            return
+        now_s = self._clock.now_s()
+        filled = self._room + (now_s - self._filled_at_s) * self._per_s
+        self._room, self._filled_at_s = min(float(self._burst), filled), now_s
+        if self._room < 1.0:
+            self._num_left_out += 1
+            return
+        self._room -= 1.0
+        left_out = {"left_out": self._num_left_out} if self._num_left_out else {}
+        self._num_left_out = 0
+        self._log.log(level, message, extra={**fields, **left_out})
+
+
+def printable_id(session_id: bytes) -> str:
+    """Return how logs name a session: the first 8 of its 16 bytes in hex. The rest stays secret: it lets one resume."""
+    return session_id[:8].hex()
+
+
+def configure_logging(level: str, *, form: str = "text") -> None:
     """Send the logs of the whole process to stderr as single lines.
 
     Args:
         level: one of LEVELS. Libraries stay at warning unless it is debug.
+        form: one of FORMATS.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(JsonFormatter() if form == "json" else LineFormatter())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -64,6 +139,26 @@ def configure_logging(level: str) -> None:
 def mask_secrets(text: str) -> str:
     """Return the text with bearer tokens, API keys and passwords replaced."""
     return _SECRET_TEXT.sub(rf"\g<name>\g<gap>{MASK}", text)
+
+
+def _stamp(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, tz=UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD_FIELDS}
+
+
+def _plain(name: str, value: object) -> object:
+    """Return a field's value as JSON has it: numbers and truth values as they are, anything else as masked text."""
+    if _SECRET_NAME.search(name):
+        return MASK
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value  # JSON has no word for the others
+    return mask_secrets(str(value))
 
 
 def _field(name: str, value: object) -> str:

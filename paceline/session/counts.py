@@ -1,6 +1,6 @@
 """What became of the drafts and steps of a session."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,8 +23,10 @@ class Counts:
     def plus(self, other: "Counts") -> "Counts":
         """Return the sums of both."""
         return Counts(
-            **{
-                item.name: getattr(self, item.name) + getattr(other, item.name)
-                for item in fields(self)
-            }
+            drafted=self.drafted + other.drafted,
+            judged=self.judged + other.judged,
+            accepted=self.accepted + other.accepted,
+            late=self.late + other.late,
+            stale=self.stale + other.stale,
+            steps=self.steps + other.steps,
         )

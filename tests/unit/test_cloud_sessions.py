@@ -253,7 +253,7 @@ def test_results_for_closed_sessions_are_dropped() -> None:
     house.arrange()
     house.registry.deliver(entry, stream, Close(reason=CloseReason.DONE))
     house.step(entry, 5)
-    assert house.workload.num_served == 0
+    assert house.registry.account.num_served == 0
     house.registry.detach(entry, stream)
     assert house.is_empty()
 
@@ -264,7 +264,7 @@ def test_waiting_is_measured() -> None:
     house.arrange()
     house.clock.at_s += 0.5
     house.step(entry, 5)
-    assert (house.workload.queue_ns, house.workload.num_served) == (500_000_000, 1)
+    assert (house.registry.account.queue_ns, house.registry.account.num_served) == (500_000_000, 1)
     assert entry.waiting_since_s == house.clock.at_s
 
 
