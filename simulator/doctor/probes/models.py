@@ -1,0 +1,80 @@
+"""Looks at models: their tokenizers always, their weights only when asked to."""
+
+import threading
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from paceline.clock import MonotonicClock
+from paceline.engine.loading import DType, ModelSource, load_model, load_tokenizer, resolve
+from paceline.errors import PacelineError
+from simulator.doctor.verdicts.models import ModelFinding
+
+BYTES_PER_WEIGHT: dict[DType, int] = {"float32": 4, "bfloat16": 2}
+
+
+def look_at_model(
+    name: str,
+    *,
+    role: str,
+    dtype: DType,
+    weights: Literal["none", "count", "load"],
+    deadline_s: float,
+) -> ModelFinding:
+    """Return what can be told of a model within a deadline: a hub name may wait for the network.
+
+    Args:
+        name: as in --target.
+        role: target or draft.
+        dtype: what it would run in.
+        weights: whether to leave them alone, to count them, or to load them.
+        deadline_s: longest time, in seconds; what is still under way then is left to end with the program.
+    """
+    found = ModelFinding(role=role, name=name, error=f"{name}: took longer than {deadline_s:g} s")
+
+    def look() -> None:
+        nonlocal found
+        found = _look(name, role=role, dtype=dtype, weights=weights)
+
+    thread = threading.Thread(target=look, name=f"doctor-{role}", daemon=True)
+    thread.start()
+    thread.join(deadline_s)
+    return found
+
+
+def _look(
+    name: str, *, role: str, dtype: DType, weights: Literal["none", "count", "load"]
+) -> ModelFinding:
+    try:
+        source = resolve(name)
+        tokenizer = load_tokenizer(source)
+        found = ModelFinding(
+            role=role,
+            name=name,
+            tokenizer_fingerprint=tokenizer.fingerprint,
+            vocabulary_size=tokenizer.vocabulary_size,
+        )
+        if weights == "none":
+            return found
+        found = replace(found, weight_bytes=_num_weights(source) * BYTES_PER_WEIGHT[dtype])
+        if weights == "count":
+            return found
+        clock = MonotonicClock()
+        started_s = clock.now_s()
+        load_model(source, dtype=dtype, tokenizer=tokenizer)
+        return replace(found, loaded_s=clock.now_s() - started_s)
+    except PacelineError as error:
+        return ModelFinding(role=role, name=name, error=str(error))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # transformers' own
+        return ModelFinding(role=role, name=name, error=f"{name}: {error}")
+
+
+def _num_weights(source: ModelSource) -> int:
+    """Return the number of parameters, from the configuration alone; nothing is allocated."""
+    config = AutoConfig.from_pretrained(**source.arguments)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    # Tied matrices are one parameter, and one piece of memory.
+    return sum(parameter.numel() for parameter in model.parameters())
