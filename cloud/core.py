@@ -87,8 +87,18 @@ async def running_core(
     scheduler: SchedulerSettings,
     worker: WorkerSettings,
     tenants: TenantSettings,
+    address: str = "",
 ) -> AsyncIterator[Core]:
-    """Run steps until left; then end every session and free everything."""
+    """Run steps until left; then end every session and free everything.
+
+    Args:
+        engine: with the target model.
+        sessions: bounds of sessions.
+        scheduler: how rows are given out.
+        worker: how steps run.
+        tenants: whom to let in.
+        address: HOST:PORT where edges come back to a session; empty for the address they dialled.
+    """
     clock = MonotonicClock()
     model = Worker(engine, settings=worker)
     registry = Registry(sessions, target=engine.identity, clock=clock)
@@ -98,7 +108,9 @@ async def running_core(
         registry=registry,
         worker=model,
         thread=thread,
-        service=VerificationService(registry=registry, doorkeeper=Doorkeeper(tenants), clock=clock),
+        service=VerificationService(
+            registry=registry, doorkeeper=Doorkeeper(tenants), clock=clock, address=address
+        ),
     )
     stepper = Stepper(
         registry=registry,

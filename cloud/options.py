@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from paceline.metrics.options import metrics_option
+from paceline.mqtt.options import broker_options
 from paceline.settings import ADDRESS, DURATION
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -151,8 +153,24 @@ _OPTIONS = (
 )
 
 
+_FLEET_OPTIONS = (
+    click.option(
+        "--verifier-id",
+        help="With --broker: the name of this verifier in the fleet.  [default: host name and port]",
+    ),
+    click.option(
+        "--advertise",
+        type=ADDRESS,
+        help="Where edges reach this verifier, if not where it listens: told to the fleet and for coming back to a session.",
+    ),
+)
+
+
 def cloud_options(function: F) -> F:
     """Add all options, in the order of this file."""
+    for option in reversed(_FLEET_OPTIONS):
+        function = option(function)
+    function = metrics_option(broker_options(function))
     for option in reversed(_OPTIONS):
         function = option(function)
     return function

@@ -5,7 +5,9 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,8 +16,16 @@ import torch
 
 from cloud.account import VerifierStatistics
 from cloud.admission import SessionSettings
+from cloud.announcing import AnnouncementSettings, announcing
+from cloud.metrics import verifier_registry
 from cloud.scheduler import SchedulerSettings
-from cloud.server import ServerSettings, TlsSettings, VerifierSettings, running_verifier
+from cloud.server import (
+    ServerSettings,
+    TlsSettings,
+    Verifier,
+    VerifierSettings,
+    running_verifier,
+)
 from cloud.tenants import TenantSettings, read_tokens
 from cloud.worker import WorkerSettings
 from paceline.console import progress
@@ -23,6 +33,8 @@ from paceline.engine.engine import Engine
 from paceline.engine.loading import load_model, resolve
 from paceline.engine.rows import EngineSettings
 from paceline.errors import ConfigError
+from paceline.metrics.serving import METRICS_PATH, serving_metrics
+from paceline.mqtt.options import broker_settings
 from paceline.settings import Address
 
 log = logging.getLogger(__name__)
@@ -41,8 +53,43 @@ def run(options: Mapping[str, Any]) -> None:
     """
     settings = verifier_settings(options)
     check_port(settings.server.listen)
+    operations = operation_settings(options)
+    if operations.metrics_listen is not None:
+        check_port(operations.metrics_listen, option="--metrics-listen")
     engine = load(options)
-    asyncio.run(_serve(engine, settings))
+    asyncio.run(_serve(engine, settings, operations))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationSettings:
+    """How a verifier is watched and found."""
+
+    metrics_listen: Address | None
+    announcement: AnnouncementSettings | None
+
+
+def operation_settings(options: Mapping[str, Any]) -> OperationSettings:
+    """Return what the options say.
+
+    Raises:
+        ConfigError: an option is wrong, or does not go with another.
+    """
+    broker = broker_settings(options)
+    if broker is None and options["verifier_id"] is not None:
+        raise ConfigError(
+            "--verifier-id: got it without --broker, expected both or none: it is the name in the fleet"
+        )
+    return OperationSettings(
+        metrics_listen=options["metrics_listen"],
+        announcement=None
+        if broker is None
+        else AnnouncementSettings(
+            broker=broker,
+            listen=options["listen"],
+            verifier_id=options["verifier_id"],
+            advertise=options["advertise"],
+        ),
+    )
 
 
 def verifier_settings(options: Mapping[str, Any]) -> VerifierSettings:
@@ -56,6 +103,7 @@ def verifier_settings(options: Mapping[str, Any]) -> VerifierSettings:
     return VerifierSettings(
         server=ServerSettings(
             listen=listen,
+            advertise=options["advertise"],
             tls=_tls(options),
             has_tokens=bool(tokens),
             is_insecure_allowed=options["insecure"],
@@ -131,7 +179,7 @@ def _read(option: str, path: Path) -> bytes:
         raise ConfigError(f"{option}: cannot read {path}: {error.strerror}") from error
 
 
-def check_port(listen: Address) -> None:
+def check_port(listen: Address, *, option: str = "--listen") -> None:
     """Raise if the address cannot be listened at: loading weights first would only waste time.
 
     Raises:
@@ -145,7 +193,7 @@ def check_port(listen: Address) -> None:
             probe.bind(where)
     except OSError as error:
         raise ConfigError(
-            f"--listen: cannot listen on {listen}: {error.strerror or error}; choose another address or port, or port 0 for any"
+            f"{option}: cannot listen on {listen}: {error.strerror or error}; choose another address or port, or port 0 for any"
         ) from error
 
 
@@ -186,7 +234,7 @@ def _device(name: str) -> Literal["cpu", "cuda"]:
     return cast('Literal["cpu", "cuda"]', name)
 
 
-async def _serve(engine: Engine, settings: VerifierSettings) -> None:
+async def _serve(engine: Engine, settings: VerifierSettings, operations: OperationSettings) -> None:
     """Serve until a signal; drain; a second signal ends at once."""
     asked, hurry = asyncio.Event(), asyncio.Event()
 
@@ -196,11 +244,25 @@ async def _serve(engine: Engine, settings: VerifierSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    async with running_verifier(engine, settings) as verifier:
+    async with (
+        running_verifier(engine, settings) as verifier,
+        _metrics(verifier, operations.metrics_listen) as metrics,
+        announcing(verifier, operations.announcement, row_budget=settings.scheduler.row_budget),
+    ):
+        if metrics is not None:
+            click.echo(f"paceline cloud metrics on http://{metrics}{METRICS_PATH}")
         click.echo(f"paceline cloud ready on {verifier.address}")
         await asked.wait()
         await verifier.drain(within_s=settings.server.drain_s, hurry=hurry)
         log.info("served", extra=_summary(verifier.statistics))
+
+
+@asynccontextmanager
+async def _metrics(verifier: Verifier, listen: Address | None) -> AsyncIterator[Address | None]:
+    """Serve the verifier's figures, if anywhere."""
+    registry = verifier_registry(lambda: verifier.statistics, target=verifier.registry.target)
+    async with serving_metrics(registry, listen) as address:
+        yield address
 
 
 def _summary(statistics: VerifierStatistics) -> dict[str, object]:

@@ -241,6 +241,12 @@ def replica_settings(options: Mapping[str, Any]) -> VerifierSettings:
                 f"--{name.replace('_', '-')}: the ingress of Ray Serve does no TLS; leave it out and put a server that "
                 "does before it, or run `paceline cloud` without --ray"
             )
+    for name in ("broker", "verifier_id", "advertise", "metrics_listen"):
+        if options[name] is not None:
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: does not go with --ray: replicas come and go behind one address, and Ray tells "
+                "how they are; leave it out, or run `paceline cloud` without --ray"
+            )
     if not (options["listen"].is_loopback or options["insecure"]):
         raise ConfigError(
             f"--listen: {options['listen']} can be reached from other machines, and the ingress of Ray Serve does no TLS; "

@@ -47,6 +47,9 @@ class ServerSettings:
     listen: Address
     """Port 0 takes any free one."""
 
+    advertise: Address | None = None
+    """Where edges come back to a session if it is not the address that they dialled, a balancer's for example."""
+
     tls: TlsSettings | None = None
 
     has_tokens: bool = False
@@ -149,6 +152,7 @@ async def running_verifier(engine: Engine, settings: VerifierSettings) -> AsyncI
         scheduler=settings.scheduler,
         worker=settings.worker,
         tenants=settings.tenants,
+        address=str(settings.server.advertise or ""),
     ) as core:
         verifier = Verifier(server=server, address=address, core=core)
         pb_grpc.add_VerificationServiceServicer_to_server(core.service, server)

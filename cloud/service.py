@@ -111,11 +111,21 @@ class Context(Protocol):
 
 
 class VerificationService(pb_grpc.VerificationServiceServicer):
-    """Implements paceline.v1.VerificationService on a registry."""
+    """Implements paceline.v1.VerificationService on a registry.
 
-    def __init__(self, *, registry: Registry, doorkeeper: Doorkeeper, clock: Clock) -> None:
+    Args:
+        registry: of all sessions.
+        doorkeeper: knows who may come in.
+        clock: the time.
+        address: HOST:PORT where edges come back to a session; empty for the address they dialled.
+    """
+
+    def __init__(
+        self, *, registry: Registry, doorkeeper: Doorkeeper, clock: Clock, address: str = ""
+    ) -> None:
         self._registry = registry
         self._account = registry.account
+        self._address = address
         self._doorkeeper = doorkeeper
         self._clock = clock
         self._numbers = itertools.count(1)
@@ -272,6 +282,7 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
             target=self._registry.target,
             length=entry.session.length,
             step_ns=self._registry.step_ns,
+            address=self._address,
         )
 
     async def _goodbye(

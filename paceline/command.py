@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from paceline.errors import PacelineError
-from paceline.logs import LEVELS, configure_logging, mask_secrets
+from paceline.logs import FORMATS, LEVELS, configure_logging, mask_secrets
 from paceline.settings import (
     ENVIRONMENT_PREFIX,
     quiet_libraries,
@@ -146,16 +146,25 @@ def _use_configuration(
     default="warning",
     help="Which logs to write to stderr.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default="text",
+    help="How a log line looks: as text for people, or as one JSON object for collectors.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="The same as --log-level info.")
 @click.option("--traceback", is_flag=True, help="Show where in the program a failure came from.")
 @click.pass_context
-def paceline(ctx: click.Context, /, *, log_level: str, verbose: bool, traceback: bool) -> None:
+def paceline(
+    ctx: click.Context, /, *, log_level: str, log_format: str, verbose: bool, traceback: bool
+) -> None:
     """Edge-cloud speculative decoding.
 
     A small model at the edge drafts, a large one in the cloud verifies; the text is the large one's own.
     """
     ctx.ensure_object(Invocation).traceback = traceback
-    configure_logging("info" if verbose and log_level == "warning" else log_level)
+    level = "info" if verbose and log_level == "warning" else log_level
+    configure_logging(level, form=log_format)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -86,6 +86,27 @@ class Figures(Collector, Generic[T]):
             yield figure.family(source)
 
 
+class Info(Collector):
+    """Tells what does not change while the program runs, as labels of a figure that is always 1.
+
+    Args:
+        name: without `_info`, which the exposition adds.
+        help: what it tells.
+        labels: the facts.
+    """
+
+    def __init__(self, name: str, help: str, labels: Mapping[str, str]) -> None:  # noqa: A002 - Prometheus' word
+        self._name, self._help, self._labels = name, help, dict(labels)
+
+    def describe(self) -> Iterator[InfoMetricFamily]:
+        """Give the name alone."""
+        yield InfoMetricFamily(self._name, self._help)
+
+    def collect(self) -> Iterator[InfoMetricFamily]:
+        """Give the labels."""
+        yield InfoMetricFamily(self._name, self._help, value=self._labels)
+
+
 def new_registry(program: str) -> CollectorRegistry:
     """Return a registry of its own for a program, with its process and its version.
 
@@ -95,18 +116,6 @@ def new_registry(program: str) -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(_Build(program))
+    labels = {"program": program, "version": version("paceline")}
+    registry.register(Info("paceline:build", "Program and version.", labels))
     return registry
-
-
-class _Build(Collector):
-    """Which program of which version this is."""
-
-    def __init__(self, program: str) -> None:
-        self._labels = {"program": program, "version": version("paceline")}
-
-    def describe(self) -> Iterator[InfoMetricFamily]:
-        yield InfoMetricFamily("paceline:build", "Program and version.")
-
-    def collect(self) -> Iterator[InfoMetricFamily]:
-        yield InfoMetricFamily("paceline:build", "Program and version.", value=self._labels)

@@ -1,0 +1,103 @@
+"""Tells the fleet how this verifier is, as long as it runs. Serving does not depend on any of it."""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from cloud.server import Verifier
+from cloud.status import Teller, advertised, default_id, status
+from paceline.control.messages import VerifierStatus
+from paceline.errors import ConfigError
+from paceline.mqtt.link import ControlLink, Will, control_link
+from paceline.mqtt.settings import BrokerSettings
+from paceline.settings import Address
+from paceline.topics import VERIFIER_STATUS, check_id
+
+PERIOD_S = 2.0
+"""How often the status is told when nothing happens; readers take a verifier that was silent for much longer for gone."""
+MIN_PERIOD_S = 0.1
+"""How often at most: sessions that come and go at the bound must not keep the link busy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnouncementSettings:
+    """How a verifier takes part in the fleet.
+
+    Raises:
+        ConfigError: the id is none, or nobody could connect where it says.
+    """
+
+    broker: BrokerSettings
+    listen: Address
+    """Where it listens; checked here because weights are loaded before the port is known."""
+    verifier_id: str | None = None
+    """Its name among all verifiers, and the same after a restart; None: host name and port."""
+    advertise: Address | None = None
+    """Where edges reach it; None: where it listens."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        advertised(self.listen, self.advertise)
+        if self.verifier_id is not None:
+            try:
+                check_id(self.verifier_id)
+            except ConfigError as error:
+                raise ConfigError(f"--verifier-{error}") from error
+
+
+@contextlib.asynccontextmanager
+async def announcing(
+    verifier: Verifier, settings: AnnouncementSettings | None, *, row_budget: int
+) -> AsyncIterator[None]:
+    """Tell the fleet while the body runs, and in the end that the verifier is gone.
+
+    Args:
+        verifier: that serves.
+        settings: None tells nobody.
+        row_budget: most rows of a step.
+
+    Raises:
+        ConfigError: the broker's certificate cannot be read.
+    """
+    if settings is None:
+        yield
+        return
+    verifier_id = settings.verifier_id or default_id(socket.gethostname(), verifier.address.port)
+    teller = Teller(
+        incarnation=secrets.randbelow(2**64 - 1) + 1,
+        address=advertised(verifier.address, settings.advertise),
+        target=verifier.registry.target,
+        row_budget=row_budget,
+        version=version("paceline"),
+    )
+    gone = VerifierStatus(online=False, incarnation=teller.incarnation)
+    will = Will(topic=VERIFIER_STATUS, member=verifier_id, value=gone)
+    async with control_link(settings.broker, name=f"verifier-{verifier_id}", will=will) as link:
+        try:
+            async with asyncio.TaskGroup() as group:
+                telling = group.create_task(_tell(link, verifier, teller, verifier_id=verifier_id))
+                try:
+                    yield
+                finally:
+                    telling.cancel()
+        except BaseExceptionGroup as failures:
+            # The body's own error, not a report of tasks.
+            raise failures.exceptions[0] from None
+
+
+async def _tell(link: ControlLink, verifier: Verifier, teller: Teller, *, verifier_id: str) -> None:
+    """Publish now, then every so often and when there is news."""
+    news, sequence = verifier.registry.news, 0
+    while True:
+        sequence += 1
+        news.clear()
+        message = status(teller, verifier.statistics, sequence=sequence)
+        link.publish(VERIFIER_STATUS, verifier_id, message)
+        await asyncio.sleep(MIN_PERIOD_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PERIOD_S - MIN_PERIOD_S):
+                await news.wait()
