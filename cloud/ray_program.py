@@ -64,9 +64,9 @@ def run(options: Mapping[str, Any]) -> None:
     if options["ray_address"] is None:
         resolve(options["target"])  # tells now what the replicas would tell in a traceback
     listen = _with_port(settings.server.listen)
-    with _ray(options), _signals() as signals:
+    with running_ray(options), _signals() as signals:
         with progress(f"starting {options['replicas']} replicas"):
-            _deploy(replicas.deployment({**options, "listen": listen}), listen)
+            deploy(replicas.deployment({**options, "listen": listen}), listen)
         click.echo(f"paceline cloud ready on {listen}")
         _serve(signals)
 
@@ -101,7 +101,7 @@ def _signals() -> Iterator[Signals]:
 
 
 @contextmanager
-def _ray(options: Mapping[str, Any]) -> Iterator[None]:
+def running_ray(options: Mapping[str, Any]) -> Iterator[None]:
     """Start Ray on this machine, or join a cluster; leave both as they were found."""
     import ray  # noqa: PLC0415 - an extra
 
@@ -131,7 +131,7 @@ def _ray(options: Mapping[str, Any]) -> Iterator[None]:
         ray.shutdown()
 
 
-def _deploy(application: Any, listen: Address) -> None:
+def deploy(application: Any, listen: Address) -> None:
     """Start the ingress, unless the cluster has one, and the replicas; wait until all of them serve.
 
     Raises:

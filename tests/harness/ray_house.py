@@ -1,0 +1,68 @@
+"""Verifiers behind Ray Serve, for tests: a real Ray on this machine, as `paceline cloud --ray` starts it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.processes import free_port
+from ray import serve
+
+from cloud.ray_program import APPLICATION, ENVIRONMENT, deploy, running_ray
+from cloud.replicas import ReplicaReport, application, deployment, parse_options
+from paceline.settings import Address, set_default_environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayHouse:
+    """An application that runs."""
+
+    address: Address
+    """Of the ingress."""
+    handle: Any
+    options: dict[str, Any]
+
+    async def reports(self) -> Sequence[ReplicaReport]:
+        """What every running replica says of itself."""
+        return await asyncio.to_thread(self._reports)
+
+    async def until(
+        self, condition: Callable[[Sequence[ReplicaReport]], bool], *, timeout_s: float = 30.0
+    ) -> Sequence[ReplicaReport]:
+        """Wait until the reports are so; nobody announces it."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            reports = await self.reports()
+            if condition(reports):
+                return reports
+            assert time.monotonic() < deadline_s, reports
+            await asyncio.sleep(0.05)
+
+    def redeploy(self, *, replicas: int) -> None:
+        """Change how many there are; returns while the others still drain."""
+        serve.run(
+            deployment({**self.options, "replicas": replicas}),
+            name=APPLICATION,
+            route_prefix=f"/{APPLICATION}",
+        )
+
+    def _reports(self) -> Sequence[ReplicaReport]:
+        reports: Sequence[ReplicaReport] = self.handle.broadcast("report").results(timeout_s=20.0)
+        return reports
+
+
+@contextmanager
+def ray_house(model: Path, **words: Any) -> Iterator[RayHouse]:
+    """Replicas on a tiny model; `words` are further options."""
+    set_default_environment(ENVIRONMENT)
+    listen = Address(host="127.0.0.1", port=free_port())
+    arguments = {"target": model, "listen": listen, "threads": 1, **words}
+    dashed = {name.replace("_", "-"): value for name, value in arguments.items()}
+    options = parse_options({**dashed, "ray": True})
+    with running_ray(options):
+        deploy(application({**arguments, "num_replicas": options["replicas"]}), listen)
+        handle = serve.get_app_handle(APPLICATION)
+        yield RayHouse(address=listen, handle=handle, options={**options, "log_level": "warning"})
