@@ -34,8 +34,8 @@ from paceline.v1 import control_pb2 as pb
 
 ControlValue = Presence | EdgeTelemetry | EdgePolicy | VerifierStatus
 
-MAX_PAYLOAD_BYTES = 64 * 2**10
-"""Largest payload that is looked at; the largest valid one, telemetry about 64 verifiers, has a third of that."""
+MAX_PAYLOAD_BYTES = 32 * 2**10
+"""Largest payload that is looked at; the largest valid one, telemetry about 64 verifiers, has less than two thirds of that."""
 
 PARTS_PER_BILLION = 10**9
 _NS_PER_S = 10**9
