@@ -21,6 +21,7 @@ With run-ahead the edge never waits for an answer, so nothing is counted in roun
 import math
 from dataclasses import dataclass, fields
 
+from paceline.control.messages import EdgeGauges
 from paceline.errors import LocalProtocolError
 
 WORTH = 0.1
@@ -178,6 +179,18 @@ def choose(measured: Measured, *, current: Drafting, bounds: Bounds) -> Decision
         length += max(-STEP_MOST, min(STEP_MOST, target - start))
     sentence = _sentence(measured, want, length=length, before=current.draft_length, bounds=bounds)
     return Decision(drafting=_drafting(length, bounds), wanted=target, sentence=sentence)
+
+
+def measured_from(gauges: EdgeGauges) -> Measured:
+    """Return what an edge told of itself, as `choose` takes it."""
+    return Measured(
+        rtt_s=gauges.rtt_s,
+        jitter_s=gauges.rtt_jitter_s,
+        draft_s=gauges.draft_s,
+        step_s=gauges.step_s,
+        acceptance_probability=gauges.acceptance_probability,
+        num_judged=gauges.num_judged,
+    )
 
 
 def wanted(measured: Measured, bounds: Bounds) -> Want:
