@@ -1,6 +1,6 @@
 """What the verifier's log says of sessions and streams; docs/observability.md lists the lines and their fields.
 
-A session appears as `printable_id` of its id, never with the whole id, which lets its holder resume the session. Lines that
+A session appears under `log_name`, never with its whole id, which lets its holder resume the session. Lines that
 a peer can cause are bounded in number: somebody who opens sessions in a loop must not fill the disk.
 """
 
@@ -10,8 +10,9 @@ from cloud.entry import Entry
 from cloud.stream import Stream
 from paceline.clock import MonotonicClock
 from paceline.errors import PacelineError
-from paceline.logs import BoundedLog, printable_id
+from paceline.logs import BoundedLog
 from paceline.session.counts import Counts
+from paceline.tokens import log_name
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def opened(entry: Entry) -> None:
     _sessions.info(
         "session opened",
         {
-            "session": printable_id(entry.session_id),
+            "session": log_name(entry.session_id),
             "tenant": entry.peer.tenant,
             "prompt_tokens": len(request.prompt),
             "output_tokens": len(request.output),
@@ -42,7 +43,7 @@ def ended(entry: Entry, counts: Counts, *, now_s: float) -> None:
     _sessions.info(
         "session ended",
         {
-            "session": printable_id(entry.session_id),
+            "session": log_name(entry.session_id),
             "tenant": entry.peer.tenant,
             "how": entry.how_it_ended,
             "reason": entry.error.reason if entry.error else "none",
@@ -61,7 +62,7 @@ def attached(entry: Entry, stream: Stream) -> None:
     _sessions.info(
         "stream attached",
         {
-            "session": printable_id(entry.session_id),
+            "session": log_name(entry.session_id),
             "stream": stream.number,
             "length": entry.session.length,
         },
@@ -73,7 +74,7 @@ def detached(entry: Entry, stream: Stream) -> None:
     _sessions.info(
         "stream detached",
         {
-            "session": printable_id(entry.session_id),
+            "session": log_name(entry.session_id),
             "stream": stream.number,
             "length": entry.session.length,
             "reason": stream.error.reason if stream.error else "none",
@@ -91,7 +92,7 @@ def drafts_given_up(entry: Entry, error: PacelineError) -> None:
     _sessions.warning(
         "no more drafts",
         {
-            "session": printable_id(entry.session_id),
+            "session": log_name(entry.session_id),
             "reason": error.reason,
             "error": str(error)[:MAX_MESSAGE],
         },
@@ -100,5 +101,5 @@ def drafts_given_up(entry: Entry, error: PacelineError) -> None:
 
 def broken_by_step(entry: Entry, bug: PacelineError) -> None:
     """A bug: a step broke the session's own rules."""
-    named = {"session": printable_id(entry.session_id)}
+    named = {"session": log_name(entry.session_id)}
     log.error("a step broke its session", extra=named, exc_info=bug)

@@ -7,7 +7,7 @@ or, with --log-format json, one JSON object per line with the fields as its memb
     {"time": "2026-01-31T12:00:00.123Z", "level": "INFO", "logger": "cloud.service", "message": "session opened", ...}
 
 Fields are passed as `extra`: log.info("session opened", extra={"prompt_tokens": 12}). Both sides name a session by
-`printable_id` under the key `session`. docs/observability.md lists what is logged.
+`paceline.tokens.log_name` under the key `session`. docs/observability.md lists what is logged.
 """
 
 import json
@@ -111,11 +111,6 @@ class BoundedLog:
         left_out = {"left_out": self._num_left_out} if self._num_left_out else {}
         self._num_left_out = 0
         self._log.log(level, message, extra={**fields, **left_out})
-
-
-def printable_id(session_id: bytes) -> str:
-    """Return how logs name a session: the first 8 of its 16 bytes in hex. The rest stays secret: it lets one resume."""
-    return session_id[:8].hex()
 
 
 def configure_logging(level: str, *, form: str = "text") -> None:
