@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+from dataclasses import replace
 
 from paceline.clock import MonotonicClock
 from paceline.control.messages import Presence
@@ -39,7 +40,7 @@ async def visit_broker(
         async with (
             asyncio.timeout(3 * deadline_s),
             connection(
-                settings,
+                replace(settings, timeout_s=deadline_s),
                 # Never the edge's own: a running one would be thrown out.
                 identifier=f"doctor-{secrets.token_hex(6)}",
                 will=None,

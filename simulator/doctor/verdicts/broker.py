@@ -30,7 +30,10 @@ def judge_login(name: str, finding: BrokerFinding) -> Check:
             "made them for this edge.",
         )
     return failed(
-        name, finding.error, "See the broker's log; one without TLS needs --insecure here."
+        name,
+        finding.error,
+        "It takes connections and does not answer: one that asks for certificates needs --broker-cert and --broker-key "
+        "from its own authority, one without TLS needs --insecure here. Its log says more.",
     )
 
 

@@ -1,0 +1,178 @@
+"""mosquitto with the configuration and the rules of deploy/: who may say and read what."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from harness.brokers import MOSQUITTO
+from harness.deployment import broker_login, certificates, deployed_broker
+from harness.processes import free_port
+
+from paceline.control.messages import EdgePolicy, EdgeTelemetry, Presence, VerifierStatus
+from paceline.mqtt.link import ControlLink, control_link
+from paceline.mqtt.settings import BrokerSettings
+from paceline.settings import Address
+from paceline.topics import (
+    EDGE_POLICY,
+    EDGE_PRESENCE,
+    EDGE_TELEMETRY,
+    ORCHESTRATOR_PRESENCE,
+    TOPICS,
+    VERIFIER_STATUS,
+)
+from simulator.doctor.probes.broker import visit_broker
+from simulator.doctor.verdicts.broker import judge_login
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed"),
+]
+BOUND_S = 20.0
+HERE = Presence(online=True, incarnation=1)
+TELEMETRY = EdgeTelemetry(incarnation=1, sequence=1, tokenizer_fingerprint=bytes(32))
+STATUS = VerifierStatus(online=False, incarnation=1)
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificates(
+        tmp_path_factory.mktemp("secrets"),
+        servers=("broker", "verifier-1"),
+        clients=("orchestrator", "kitchen", "garden"),
+    )
+
+
+@pytest.fixture
+def port(tmp_path: Path, secrets: Path) -> Iterator[int]:
+    port = free_port()
+    with deployed_broker(tmp_path, secrets=secrets, port=port):
+        yield port
+
+
+@asynccontextmanager
+async def _linked(secrets: Path, name: str, port: int) -> AsyncIterator[ControlLink]:
+    """As somebody who subscribes to everything, whatever the rules say."""
+    login = broker_login(secrets, name, port=port)
+    async with control_link(login, name=name, subscriptions=TOPICS) as link:
+        async with asyncio.timeout(BOUND_S):
+            await link.connected()
+        yield link
+
+
+async def _heard(link: ControlLink, *, until: str) -> set[str]:
+    """Return the names of all topics under which something came, up to and with this one."""
+    names: set[str] = set()
+    async with asyncio.timeout(BOUND_S):
+        async for received in link.messages():
+            names.add(received.topic.name(received.member))
+            if until in names:
+                return names
+    raise AssertionError(names)
+
+
+def test_an_edge_speaks_under_its_own_name_only(secrets: Path, port: int) -> None:
+    async def scene() -> None:
+        async with (
+            _linked(secrets, "orchestrator", port) as orchestrator,
+            _linked(secrets, "kitchen", port) as kitchen,
+        ):
+            for member in ("garden", "kitchen"):
+                kitchen.publish(EDGE_PRESENCE, member, HERE)
+                kitchen.publish(
+                    EDGE_POLICY, member, EdgePolicy(revision=1, draft_length=1, window=1)
+                )
+                kitchen.publish(VERIFIER_STATUS, member, STATUS)
+            kitchen.publish(VERIFIER_STATUS, "verifier-1", STATUS)
+            kitchen.publish(ORCHESTRATOR_PRESENCE, "", HERE)
+            kitchen.publish(EDGE_TELEMETRY, "garden", TELEMETRY)
+            kitchen.publish(EDGE_TELEMETRY, "kitchen", TELEMETRY)
+            # What one client says arrives in order: had the broker taken the rest, it would have come before.
+            heard = await _heard(orchestrator, until=EDGE_TELEMETRY.name("kitchen"))
+        assert heard == {EDGE_PRESENCE.name("kitchen"), EDGE_TELEMETRY.name("kitchen")}
+
+    asyncio.run(scene())
+
+
+def test_the_orchestrator_steers_and_each_edge_is_told_its_own_policy(
+    secrets: Path, port: int
+) -> None:
+    async def scene() -> None:
+        async with (
+            _linked(secrets, "orchestrator", port) as orchestrator,
+            _linked(secrets, "kitchen", port) as kitchen,
+            _linked(secrets, "verifier-1", port) as verifier,
+        ):
+            verifier.publish(VERIFIER_STATUS, "verifier-2", STATUS)
+            verifier.publish(VERIFIER_STATUS, "verifier-1", STATUS)
+            status = VERIFIER_STATUS.name("verifier-1")
+            assert await _heard(orchestrator, until=status) == {status}
+            policy = EdgePolicy(revision=7, draft_length=4, window=8)
+            orchestrator.publish(EDGE_POLICY, "garden", policy)
+            orchestrator.publish(EDGE_POLICY, "kitchen", policy)
+            orchestrator.publish(ORCHESTRATOR_PRESENCE, "", HERE)
+            presence = ORCHESTRATOR_PRESENCE.name()
+            own = EDGE_POLICY.name("kitchen")
+            assert await _heard(kitchen, until=presence) == {own, presence}
+
+    asyncio.run(scene())
+
+
+def test_a_retained_policy_outlives_the_broker(tmp_path: Path, secrets: Path) -> None:
+    port = free_port()
+
+    async def steer() -> None:
+        async with _linked(secrets, "orchestrator", port) as orchestrator:
+            policy = EdgePolicy(revision=7, draft_length=4, window=8)
+            orchestrator.publish(EDGE_POLICY, "kitchen", policy)
+            await _heard(orchestrator, until=EDGE_POLICY.name("kitchen"))
+
+    async def follow() -> None:
+        async with _linked(secrets, "kitchen", port) as kitchen:
+            await _heard(kitchen, until=EDGE_POLICY.name("kitchen"))
+
+    with deployed_broker(tmp_path, secrets=secrets, port=port) as broker:
+        asyncio.run(steer())
+        assert broker.terminate() == 0
+    (tmp_path / "data").rename(tmp_path / "kept")
+    with deployed_broker(tmp_path, secrets=secrets, port=port, kept=tmp_path / "kept"):
+        asyncio.run(follow())
+
+
+def test_nobody_gets_in_without_a_certificate_of_the_authority(
+    tmp_path: Path, secrets: Path
+) -> None:
+    stranger = certificates(tmp_path / "strangers", clients=("kitchen",))
+    port = free_port()
+    address = Address(host="127.0.0.1", port=port)
+    nobody = BrokerSettings(address=address, ca_file=secrets / "ca.pem", timeout_s=1.0)
+    forged = replace(nobody, cert_file=stranger / "kitchen.pem", key_file=stranger / "kitchen.key")
+    with deployed_broker(tmp_path, secrets=secrets, port=port) as broker:
+        for login, said in (
+            (nobody, "peer did not return a certificate"),
+            (forged, "certificate verify failed"),
+        ):
+            finding = asyncio.run(visit_broker(login, edge_id="kitchen", deadline_s=1.0))
+            assert finding.reason == "TRANSPORT"
+            assert "--broker-cert" in judge_login("login", finding).advice
+            broker.wait_for_stderr(said, timeout_s=5.0)
+
+
+def test_the_doctor_sees_what_the_rules_allow(secrets: Path, port: int) -> None:
+    async def scene() -> None:
+        async with _linked(secrets, "orchestrator", port) as orchestrator:
+            login = broker_login(secrets, "kitchen", port=port)
+            alone = await visit_broker(login, edge_id="kitchen", deadline_s=5.0)
+            assert alone.echo_s is not None
+            assert alone.orchestrator is None
+            orchestrator.publish(ORCHESTRATOR_PRESENCE, "", HERE)
+            await _heard(orchestrator, until=ORCHESTRATOR_PRESENCE.name())
+            steered = await visit_broker(login, edge_id="kitchen", deadline_s=5.0)
+            assert steered.orchestrator == "online"
+            # The certificate says kitchen.
+            wrong = await visit_broker(login, edge_id="garden", deadline_s=1.0)
+            assert (wrong.reason, wrong.echo_s, wrong.orchestrator) == ("", None, "online")
+
+    asyncio.run(scene())
