@@ -40,6 +40,18 @@ def certificates(folder: Path, *, servers: Sequence[str] = (), clients: Sequence
     return folder
 
 
+def expire(folder: Path, name: str) -> None:
+    """Sign a certificate again so that it has just expired."""
+    copy = ("-copy_extensions", "copyall")
+    request = ("-in", f"{name}.pem", "-x509toreq", "-signkey", f"{name}.key", "-out", "request")
+    signed = ("-req", "-in", "request", "-days", "0", "-CA", "ca.pem", "-CAkey", "ca.key")
+    for arguments in (
+        (*request, *copy),
+        (*signed, *copy, "-set_serial", "1", "-out", f"{name}.pem"),
+    ):
+        subprocess.run(["openssl", "x509", *arguments], cwd=folder, check=True, capture_output=True)
+
+
 @contextmanager
 def command(
     arguments: Sequence[str | Path], *, environment: Mapping[str, str] | None = None

@@ -39,10 +39,11 @@ async def reach(address: Address, *, deadline_s: float) -> Reached:
             found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except TimeoutError:
         return Reached(address=here, error=f"no name server answered within {deadline_s:g} s")
+    except UnicodeError:
+        return Reached(address=here, error=f"{address.host}: this is no host name")
     except OSError as error:
-        return Reached(
-            address=here, error=f"{address.host}: {(error.strerror or str(error)).lower()}"
-        )
+        said = (error.strerror or str(error)).lower()
+        return Reached(address=here, error=f"{address.host}: {said}")
     hosts = tuple(dict.fromkeys(str(where[0]) for *_, where in found))[:MAX_HOSTS]
     started_s = clock.now_s()
     try:
