@@ -1,0 +1,95 @@
+"""The orchestrator as a process: from settings to a broker, a history, a service and its page, until a signal."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from importlib.metadata import version
+
+import click
+
+from orchestrator.api import Api, serving
+from orchestrator.board import Board
+from orchestrator.embedded import embedded_broker
+from orchestrator.history import open_history
+from orchestrator.history_file import unix_s
+from orchestrator.metrics import FIGURES
+from orchestrator.options import OrchestratorSettings
+from orchestrator.service import Service, running_service
+from paceline.clock import MonotonicClock
+from paceline.control.messages import Presence
+from paceline.metrics.figures import Figures, new_registry
+from paceline.metrics.serving import serving_metrics
+from paceline.mqtt.link import Will, control_link
+from paceline.mqtt.settings import BrokerSettings
+from paceline.topics import (
+    EDGE_POLICY,
+    EDGE_PRESENCE,
+    EDGE_TELEMETRY,
+    ORCHESTRATOR_PRESENCE,
+    VERIFIER_STATUS,
+)
+
+LINK_NAME = "orchestrator"
+SUBSCRIPTIONS = (EDGE_PRESENCE, EDGE_TELEMETRY, EDGE_POLICY, VERIFIER_STATUS)
+
+
+def run(settings: OrchestratorSettings) -> None:
+    """Serve until Ctrl-C or SIGTERM, which are the usual ways to end.
+
+    Raises:
+        ConfigError: an address is taken, or the history cannot be used.
+    """
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: OrchestratorSettings) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    async with contextlib.AsyncExitStack() as stack:
+        history = await stack.enter_async_context(
+            open_history(settings.history, bounds=settings.history_bounds)
+        )
+        broker = settings.broker or BrokerSettings(
+            address=await stack.enter_async_context(embedded_broker(settings.broker_listen))
+        )
+        # Presence says to the edges that somebody plans for them, so it comes when the page's address is ours as well.
+        incarnation = secrets.randbelow(2**64 - 1) + 1
+        clock = MonotonicClock()
+        board = Board(
+            broker=str(broker.address),
+            history="in memory" if settings.history is None else str(settings.history),
+            unix_offset_s=unix_s() - clock.now_s(),
+        )
+        will = Will(
+            topic=ORCHESTRATOR_PRESENCE, value=Presence(online=False, incarnation=incarnation)
+        )
+        link = await stack.enter_async_context(
+            control_link(broker, name=LINK_NAME, will=will, subscriptions=SUBSCRIPTIONS)
+        )
+        service = Service(link, history=history, board=board, clock=clock)
+        registry = new_registry("orchestrator")
+        registry.register(Figures(service.figures, FIGURES))
+        await stack.enter_async_context(serving_metrics(registry, settings.metrics_listen))
+        address = await stack.enter_async_context(
+            serving(
+                Api(service, settings=settings.gate).application(),
+                listen=settings.gate.listen,
+                tls=settings.tls,
+            )
+        )
+        await stack.enter_async_context(running_service(service))
+        presence = Presence(online=True, incarnation=incarnation, version=version("paceline"))
+        link.publish(ORCHESTRATOR_PRESENCE, "", presence)
+        _tell(settings, page=str(address), broker=str(broker.address))
+        await ended.wait()
+
+
+def _tell(settings: OrchestratorSettings, *, page: str, broker: str) -> None:
+    """Say that we are there, and what would surprise later."""
+    if settings.history is None:
+        click.echo("history is kept in memory and ends with this program; see --history", err=True)
+    scheme = "http" if settings.tls is None else "https"
+    click.echo(f"paceline orchestrator ready on {scheme}://{page} with broker {broker}")

@@ -1,0 +1,241 @@
+"""The running orchestrator: messages in, ten times a second one fold and one plan, policies out.
+
+Nothing reacts to a single message. What comes is collected, so that a flood costs one fold per tick like anything else; what is
+decided lives in `orchestrator.fleet` and `orchestrator.planner`.
+"""
+
+import asyncio
+import contextlib
+import difflib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from orchestrator.board import Board
+from orchestrator.feed import Feed, sent_event
+from orchestrator.figures import OwnFigures, Timings, counted
+from orchestrator.fleet import Decided, Event, Fleet, Pinned, Tick, fold
+from orchestrator.history import History
+from orchestrator.history_file import Decision, Sample, unix_s
+from orchestrator.intake import Intake
+from orchestrator.planner import explain, plan
+from orchestrator.rates import EdgeRecorder, verifier_rows
+from paceline.clock import Clock
+from paceline.errors import ConfigError
+from paceline.mqtt.link import ControlLink
+from paceline.topics import EDGE_POLICY
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+"""Time between two folds: the longest that an answer waits, and the least that a flood is collected for."""
+
+SETTLE_S = 1.0
+"""After the broker was found nothing is decided for so long: it first tells what it has retained, our own policies among it."""
+
+SLOW_EVERY_S = 1.0
+"""Time between two looks at what no message tells: silence, the trend, and the change that open pages get."""
+
+VERIFIERS_EVERY_S = 5.0
+"""Time between two rows of a verifier's history."""
+
+NEAR_NAMES = 3
+
+
+class UnknownEdgeError(ConfigError):
+    """Nobody of that name has ever been heard of."""
+
+
+class Service:
+    """Holds the fleet and acts for it. Made by `running_service`.
+
+    Args:
+        link: to the broker, subscribed to what the intake takes.
+        history: where rows go.
+        board: makes what pages show.
+        clock: tells the fleet's time.
+    """
+
+    def __init__(self, link: ControlLink, *, history: History, board: Board, clock: Clock) -> None:
+        self.history = history
+        self.feed = Feed()
+        self._link = link
+        self._board = board
+        self._clock = clock
+        self._fleet = Fleet()
+        self._intake = Intake()
+        self._emptied = asyncio.Event()
+        self._has_order = False
+        self._recorder = EdgeRecorder()
+        self._timings = Timings()
+        self._num_policies = 0
+        self._num_connections = 0
+        self._started_s = clock.now_s()
+        self._settled_at_s = float("inf")
+        self._slow_due_s = self._verifiers_due_s = float("-inf")
+
+    @property
+    def is_connected(self) -> bool:
+        """The broker is there."""
+        return self._link.is_connected
+
+    def figures(self) -> OwnFigures:
+        """Return how this program is doing."""
+        edges, verifiers = counted(self._fleet)
+        median_s, p99_s = self._timings.quantiles(0.5, 0.99)
+        return OwnFigures(
+            uptime_s=self._clock.now_s() - self._started_s,
+            is_connected=self._link.is_connected,
+            edges=edges,
+            verifiers=verifiers,
+            intake=self._intake.statistics,
+            link=self._link.statistics,
+            feed=self.feed.statistics,
+            history=self.history.statistics,
+            ignored=self._fleet.ignored,
+            num_policies=self._num_policies,
+            latency=self._timings.latency.spread,
+            fold=self._timings.fold.spread,
+            plan=self._timings.plan.spread,
+            latency_median_s=median_s,
+            latency_p99_s=p99_s,
+        )
+
+    def everything(self) -> str:
+        """Return the whole fleet as JSON."""
+        return self._board.everything(self._fleet, self.figures(), now_s=self._clock.now_s())
+
+    def edge(self, edge_id: str) -> dict[str, Any]:
+        """Return one edge with its explanation.
+
+        Raises:
+            UnknownEdgeError: there is none of that name.
+        """
+        edge = self._fleet.edges.get(edge_id)
+        if edge is None:
+            raise _unknown_edge(edge_id, self._fleet)
+        return self._board.edge_details(
+            edge, explanation=explain(self._fleet, edge_id), now_s=self._clock.now_s()
+        )
+
+    def pin(self, edge_id: str, *, draft_length: int | None) -> None:
+        """Fix an edge's draft length, or let it go; the policy follows with the next tick.
+
+        Raises:
+            UnknownEdgeError: there is none of that name.
+        """
+        if edge_id not in self._fleet.edges:
+            raise _unknown_edge(edge_id, self._fleet)
+        order = Pinned(edge_id=edge_id, draft_length=draft_length)
+        self._fleet = fold(self._fleet, [order])
+        self._has_order = True
+        log.info("operator's order", extra={"edge": edge_id, "draft_length": draft_length})
+
+    async def read(self) -> None:
+        """Collect messages for ever."""
+        async for received in self._link.messages():
+            self._intake.add(received, at_s=self._clock.now_s())
+            while self._intake.is_full:
+                self._emptied.clear()
+                await self._emptied.wait()
+
+    async def act(self) -> None:
+        """Fold and plan for ever, every TICK_S."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.tick()
+
+    def tick(self) -> None:
+        """Take in what has come, decide, publish, and keep the history."""
+        now_s = self._clock.now_s()
+        self._watch_broker(now_s)
+        is_slow = now_s >= self._slow_due_s
+        if self._intake.is_empty and not is_slow and not self._has_order:
+            return
+        self._has_order = False
+        events = self._intake.take()
+        self._emptied.set()
+        self._fold((*events, Tick(at_s=now_s)) if is_slow else events)
+        decided = self._decide() if now_s >= self._settled_at_s else ()
+        self._record(decided, now_s=now_s)
+        if is_slow:
+            self._slow_due_s = now_s + SLOW_EVERY_S
+            self._look(now_s)
+
+    def _watch_broker(self, now_s: float) -> None:
+        num_connections = self._link.statistics.connections
+        if num_connections != self._num_connections:
+            self._num_connections = num_connections
+            self._settled_at_s = now_s + SETTLE_S
+
+    def _fold(self, events: Sequence[Event]) -> None:
+        start_s = self._clock.now_s()
+        self._fleet = fold(self._fleet, events)
+        self._timings.fold.add(self._clock.now_s() - start_s)
+
+    def _decide(self) -> tuple[Decided, ...]:
+        """Plan, publish, and take in what was decided."""
+        start_s = self._clock.now_s()
+        decided = plan(self._fleet, at_s=start_s)
+        self._timings.plan.add(self._clock.now_s() - start_s)
+        for decision in decided:
+            self._link.publish(EDGE_POLICY, decision.edge_id, decision.policy)
+        published_s = self._clock.now_s()
+        for decision in decided:
+            edge = self._fleet.edges[decision.edge_id]
+            # Only an answer to what has just come has a latency: a pin, or a verifier's end, has no message of the edge.
+            if edge.evidence != edge.decided_on and edge.telemetry is not None:
+                self._timings.decided(published_s - edge.telemetry_at_s)
+        if decided:
+            self._fleet = fold(self._fleet, decided)
+            self._num_policies += len(decided)
+        return decided
+
+    def _record(self, decided: Sequence[Decided], *, now_s: float) -> None:
+        stamp_s = unix_s()
+        rows: list[Sample] = list(self._recorder.rows(self._fleet, unix_s=stamp_s, now_s=now_s))
+        if now_s >= self._verifiers_due_s:
+            self._verifiers_due_s = now_s + VERIFIERS_EVERY_S
+            rows.extend(verifier_rows(self._fleet, unix_s=stamp_s))
+        rows.extend(
+            Decision(
+                at_s=stamp_s,
+                edge=decision.edge_id,
+                revision=decision.policy.revision,
+                draft_length=decision.policy.draft_length,
+                window=decision.policy.window,
+                explanation=decision.policy.explanation,
+            )
+            for decision in decided
+        )
+        self.history.record(rows)
+
+    def _look(self, now_s: float) -> None:
+        """Follow the trend, and tell open pages what has changed."""
+        self._board.note(self._fleet, now_s=now_s)
+        if self.feed.is_read:
+            text = self._board.change(
+                self._fleet, self.figures(), now_s=now_s, has_joined=self.feed.take_joined()
+            )
+            self.feed.publish(sent_event("change", text))
+
+
+@contextlib.asynccontextmanager
+async def running_service(service: Service) -> AsyncIterator[None]:
+    """Read and act while the body runs."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(service.read()), group.create_task(service.act())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _unknown_edge(edge_id: str, fleet: Fleet) -> UnknownEdgeError:
+    near = difflib.get_close_matches(edge_id, fleet.edges, n=NEAR_NAMES)
+    if near:
+        hint = f"did you mean {' or '.join(repr(name) for name in near)}?"
+    else:
+        hint = f"{len(fleet.edges)} are known, see `paceline orchestrator status`"
+    return UnknownEdgeError(f"edge {edge_id[:80]!r} is not known; {hint}")
