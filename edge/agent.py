@@ -2,23 +2,37 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import torch
 
+from edge.beside import running_beside
+from edge.control import Pilot, control_plane
+from edge.control_options import ControlSettings
+from edge.controller import Activity, Controller
 from edge.drafters import LOOKUP, load_drafter
 from edge.options import NO_DRAFT, AgentSettings
 from edge.private_verifier import PrivateVerifier, VerifierSettings, private_verifier
+from edge.roster import Roster
+from edge.steering import LengthPolicy, Steering
 from paceline.client.client import Client
 from paceline.client.link import VerifierInfo
+from paceline.client.outcome import ClientObserver
 from paceline.client.settings import ConnectionSettings, RetryPolicy
 from paceline.console import progress
+from paceline.control.drafting import Bounds, Drafting
 from paceline.drafter import Drafter
 from paceline.engine.loading import load_tokenizer, resolve
 from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import IncompatibleError
+
+log = logging.getLogger(__name__)
+
+WINDOW_MOST = 128
+"""Most drafted tokens in flight that the edge chooses by itself."""
 
 PRIVATE_RETRY = RetryPolicy(give_up_after_s=5.0)
 """A private verifier that is gone does not come back."""
@@ -35,8 +49,20 @@ class Agent:
 
 
 @contextlib.asynccontextmanager
-async def open_agent(settings: AgentSettings) -> AsyncIterator[Agent]:
+async def open_agent(
+    settings: AgentSettings,
+    *,
+    control: ControlSettings | None = None,
+    observer: ClientObserver | None = None,
+    explain: Callable[[str], None] | None = None,
+) -> AsyncIterator[Agent]:
     """Load what is needed, reach the verifier, and give the agent while the body runs.
+
+    Args:
+        settings: which verifier, models and link.
+        control: the control plane to take part in, if any.
+        observer: is told of every generation.
+        explain: is told in a sentence whenever the draft length changes.
 
     Raises:
         ConfigError: a model or a file is not there, or the private verifier did not start.
@@ -60,6 +86,7 @@ async def open_agent(settings: AgentSettings) -> AsyncIterator[Agent]:
         drafter = await _drafter(settings, tokenizer)
         if private is not None:
             verifiers = (await private.ready(),)
+        activity = Activity(observer)
         client = await stack.enter_async_context(
             Client(
                 verifiers=verifiers,
@@ -67,11 +94,45 @@ async def open_agent(settings: AgentSettings) -> AsyncIterator[Agent]:
                 drafter=drafter,
                 drafting=settings.drafting,
                 connection=connection,
+                observer=activity,
             )
         )
         verifier = await client.describe()
         _check(verifier, tokenizer)
+        steering = _steering(settings, verifier=verifier, explain=explain)
+        controller = Controller(client, steering=steering, activity=activity)
+        await stack.enter_async_context(running_beside(controller.run))
+        if control is not None:
+            follows = control.follow_verifiers and private is None
+            pilot = Pilot(
+                client=client,
+                controller=controller,
+                steering=steering,
+                activity=activity,
+                roster=Roster(verifiers, target=verifier.target, follows=follows),
+                tokenizer_fingerprint=tokenizer.fingerprint,
+                drafter=drafter.name if drafter is not None else "",
+            )
+            await stack.enter_async_context(control_plane(control, pilot=pilot))
         yield Agent(client=client, tokenizer=tokenizer, verifier=verifier)
+
+
+def _steering(
+    settings: AgentSettings, *, verifier: VerifierInfo, explain: Callable[[str], None] | None
+) -> Steering:
+    def told(sentence: str) -> None:
+        log.info("%s", sentence)
+        if explain is not None:
+            explain(sentence)
+
+    drafting = settings.drafting
+    drafts = settings.draft != NO_DRAFT
+    return Steering(
+        start=Drafting(draft_length=drafting.draft_length, window=drafting.window),
+        length_policy=settings.length_policy if drafts else LengthPolicy.FIXED,
+        bounds=Bounds(window_most=min(WINDOW_MOST, verifier.limits.window)),
+        explain=told,
+    )
 
 
 def _private(settings: AgentSettings, *, token: str) -> VerifierSettings:

@@ -3,15 +3,20 @@
 import asyncio
 import signal
 import socket
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge.control_options import control_options, control_settings
 from edge.endpoint.gate import EndpointSettings
 from edge.endpoint.listener import bound
-from edge.options import AgentSettings, agent_options, agent_settings, secret
+from edge.options import agent_options, agent_settings, secret
 from paceline.settings import ADDRESS, Address
+
+if TYPE_CHECKING:
+    from edge.agent import Agent
 
 _ENDPOINT = EndpointSettings(listen=Address(host="127.0.0.1", port=8080))
 
@@ -42,8 +47,12 @@ _ENDPOINT = EndpointSettings(listen=Address(host="127.0.0.1", port=8080))
     default=_ENDPOINT.max_tokens,
     help="Most tokens of an answer whose request does not say.",
 )
+@click.option(
+    "--explain", is_flag=True, help="Say why, in a line on stderr, whenever the draft length moves."
+)
+@control_options
 @agent_options
-def edge(
+def edge(  # noqa: PLR0913 - one per option
     *,
     listen: Address,
     api_key: str | None,
@@ -51,6 +60,7 @@ def edge(
     model_name: str | None,
     max_concurrent: int,
     max_tokens: int,
+    explain: bool,
     **values: Any,
 ) -> None:
     """Serve an OpenAI-compatible endpoint that drafts here and verifies in the cloud.
@@ -61,6 +71,7 @@ def edge(
     Example: paceline edge --cloud gpu-box:50051 --draft lookup
     """
     settings = agent_settings(values)
+    control = control_settings(values)
     endpoint = EndpointSettings(
         listen=listen,
         api_key=secret(api_key, api_key_file, name="--api-key"),
@@ -70,32 +81,35 @@ def edge(
     )
     name = model_name or _model_name(settings.target)
     with bound(endpoint.listen) as listener:
-        _run(settings, endpoint=endpoint, name=name, listener=listener)
+        # PyTorch takes seconds to import; --help and a wrong flag must not wait for it.
+        from edge.agent import open_agent  # noqa: PLC0415
+        from edge.running import run  # noqa: PLC0415
 
-
-def _run(
-    settings: AgentSettings, *, endpoint: EndpointSettings, name: str, listener: socket.socket
-) -> None:
-    # PyTorch takes seconds to import; --help and a wrong flag must not wait for it.
-    from edge.running import run  # noqa: PLC0415
-
-    run(_serve(settings, endpoint=endpoint, name=name, listener=listener))
+        agent = open_agent(settings, control=control, explain=_explain if explain else None)
+        run(_serve(agent, endpoint=endpoint, name=name, listener=listener))
 
 
 async def _serve(
-    settings: AgentSettings, *, endpoint: EndpointSettings, name: str, listener: socket.socket
+    opening: "AbstractAsyncContextManager[Agent]",
+    *,
+    endpoint: EndpointSettings,
+    name: str,
+    listener: socket.socket,
 ) -> None:
     """Serve until a signal comes."""
-    from edge.agent import open_agent  # noqa: PLC0415
     from edge.endpoint.server import serving  # noqa: PLC0415
     from edge.endpoint.service import ServedModel, Service  # noqa: PLC0415
 
-    async with open_agent(settings) as agent:
+    async with opening as agent:
         model = ServedModel(name=name, target=agent.verifier.target, limits=agent.verifier.limits)
         service = Service(agent.client, tokenizer=agent.tokenizer, model=model, settings=endpoint)
         async with serving(service, listener=listener) as address:
             click.echo(f"paceline edge ready on http://{address}/v1 with {name}")
             await _signalled()
+
+
+def _explain(sentence: str) -> None:
+    click.echo(f"paceline edge: {sentence}", err=True)
 
 
 async def _signalled() -> None:

@@ -7,7 +7,9 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from edge.steering import LengthPolicy
 from paceline.client.settings import ConnectionSettings, DraftingSettings
+from paceline.control.messages import MAX_DRAFT_LENGTH, MAX_WINDOW
 from paceline.errors import ConfigError
 from paceline.sampling.settings import MAX_SEED, SamplingSettings
 from paceline.settings import ADDRESS, Address
@@ -17,6 +19,7 @@ DEFAULT_MAX_TOKENS = 256
 NO_DRAFT = "none"
 
 _DRAFTING = DraftingSettings()
+_REACH = ("draft_length", "window")
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -44,15 +47,21 @@ _MODEL_OPTIONS = (
     ),
     click.option(
         "--draft-length",
-        type=click.IntRange(min=0),
-        default=_DRAFTING.draft_length,
-        help="How many tokens deep to draft beyond the committed text.",
+        type=click.IntRange(0, MAX_DRAFT_LENGTH),
+        help="How many tokens deep to draft beyond the committed text.  "
+        f"[default: {_DRAFTING.draft_length} at first, then by --length-policy]",
     ),
     click.option(
         "--window",
-        type=click.IntRange(min=1),
-        default=_DRAFTING.window,
-        help="Most drafted tokens under way to the verifier.",
+        type=click.IntRange(1, MAX_WINDOW),
+        help="Most drafted tokens under way to the verifier.  "
+        f"[default: {_DRAFTING.window} at first, then by --length-policy]",
+    ),
+    click.option(
+        "--length-policy",
+        type=click.Choice([policy.value for policy in LengthPolicy]),
+        help="Whether draft length and window stay as they are told, or follow what is measured (closed-form).  "
+        "[default: closed-form, but fixed with --draft-length or --window]",
     ),
     click.option(
         "--tokens-per-message",
@@ -133,6 +142,9 @@ class AgentSettings:
     target: str = DEFAULT_TARGET
     draft: str = "lookup"
     drafting: DraftingSettings = field(default_factory=DraftingSettings)
+    """How far ahead to draft at first, or always: as `length_policy` says."""
+
+    length_policy: LengthPolicy = LengthPolicy.CLOSED_FORM
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -198,11 +210,8 @@ def agent_settings(values: Mapping[str, Any]) -> AgentSettings:
         verifiers=tuple(values["cloud"]),
         target=values["target"],
         draft=values["draft"],
-        drafting=DraftingSettings(
-            draft_length=values["draft_length"],
-            window=values["window"],
-            tokens_per_message=values["tokens_per_message"],
-        ),
+        drafting=_drafting(values),
+        length_policy=_length_policy(values),
         connection=ConnectionSettings(
             insecure=values["insecure"],
             ca_file=values["tls_ca"],
@@ -214,6 +223,19 @@ def agent_settings(values: Mapping[str, Any]) -> AgentSettings:
         device=values["device"],
         threads=values["threads"],
     )
+
+
+def _drafting(values: Mapping[str, Any]) -> DraftingSettings:
+    told = {name: values[name] for name in _REACH if values[name] is not None}
+    return DraftingSettings(tokens_per_message=values["tokens_per_message"], **told)
+
+
+def _length_policy(values: Mapping[str, Any]) -> LengthPolicy:
+    """Return what was asked for; who says how far to draft means it, unless they say otherwise."""
+    if values["length_policy"] is not None:
+        return LengthPolicy(values["length_policy"])
+    is_told = any(values[name] is not None for name in _REACH)
+    return LengthPolicy.FIXED if is_told else LengthPolicy.CLOSED_FORM
 
 
 def answer_settings(values: Mapping[str, Any]) -> AnswerSettings:

@@ -178,6 +178,12 @@ class Client:
         """Where it asks now, the preferred one first."""
         return self._surroundings.verifiers
 
+    @property
+    def serving(self) -> Address | None:
+        """The verifier that opened a session last, while generations run."""
+        around = self._surroundings
+        return around.meter.in_use if around.running else None
+
     def counters(self) -> EdgeCounters:
         """Return sums over all generations of this client, those under way included."""
         around, now_s = self._surroundings, self._clock.now_s()

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from paceline.control.measuring import AcceptanceMeter, RttEstimator
+from paceline.control.measuring import (
+    STEP_JITTERS,
+    STEP_SHARE,
+    AcceptanceMeter,
+    RttEstimator,
+)
 from paceline.messages import Commit
 from paceline.settings import Address
 
@@ -65,9 +70,15 @@ class Meter:
         known.asked_s = now_s
         return True
 
-    def add_rtt(self, verifier: Address, rtt_s: float) -> None:
-        """Take a measured round trip."""
-        self._of(verifier).rtt.add(rtt_s)
+    def add_rtt(self, verifier: Address, rtt_s: float) -> bool:
+        """Take a measured round trip; return whether it is far from what was known, so that another one is due at once."""
+        known = self._of(verifier)
+        before_s, clear_s = known.rtt.rtt_s, STEP_JITTERS * known.rtt.jitter_s
+        known.rtt.add(rtt_s)
+        if not before_s or abs(rtt_s - before_s) <= max(clear_s, STEP_SHARE * before_s):
+            return False
+        known.asked_s = None
+        return True
 
     def committed(self, commit: Commit, *, address: Address) -> None:
         """Take what a commit of this verifier tells."""

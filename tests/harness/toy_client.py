@@ -12,6 +12,7 @@ from harness.toy_cloud import ToyCloud
 from harness.toy_verifier import TOKENIZER
 from harness.virtual_time import LoopClock
 
+from paceline.client.client import Client
 from paceline.client.generation import Generation
 from paceline.client.memory import MemoryConnector
 from paceline.client.runner import Surroundings
@@ -89,3 +90,10 @@ def generation(
         stop_tokens=tuple(stop_tokens),
     )
     return Generation(request, detokenizer=Detokenizer(tokenizer()), stop=stop, surroundings=around)
+
+
+def client_of(around: Surroundings) -> Client:
+    """Return a client with these surroundings, its clock and worker included; there is nothing to enter."""
+    client = Client(verifiers=around.verifiers, tokenizer=tokenizer(), connector=around.connector)
+    client._surroundings, client._clock = around, around.clock  # type: ignore[assignment]
+    return client

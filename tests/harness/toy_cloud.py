@@ -64,8 +64,9 @@ class ToyCloud:
         self.is_up = True
         self.received: list[EdgeMessage] = []
         self.sessions: dict[SessionId, CloudSession] = {}
+        self.one_way_s = one_way_s
+        """How long a message takes; what is posted from now on takes so long."""
         self._step_s = step_s
-        self._one_way_s = one_way_s
         self._race = race
         self._streams: list[_Stream] = []
         self._num_streams = 0
@@ -101,13 +102,13 @@ class ToyCloud:
     async def describe(self, address: Address) -> VerifierInfo:
         if not self.is_up:
             raise LinkClosed("toy: nobody listens")
-        await asyncio.sleep(2 * self._one_way_s)
+        await asyncio.sleep(2 * self.one_way_s)
         return VerifierInfo(
             address=address,
             target=toy_identity(self.target.vocabulary_size),
             limits=self.limits,
             protocol_version=1,
-            rtt_s=2 * self._one_way_s,
+            rtt_s=2 * self.one_way_s,
         )
 
     # --- what a test does to it
@@ -144,8 +145,8 @@ class ToyCloud:
                 writer = group.create_task(self._write(stream))
                 taker = group.create_task(self._take_all(stream, up))
                 while (message := await _receive(stream.peer)) is not None:
-                    up.put_nowait((loop.time() + self._one_way_s, message))
-                up.put_nowait((loop.time() + self._one_way_s, None))
+                    up.put_nowait((loop.time() + self.one_way_s, message))
+                up.put_nowait((loop.time() + self.one_way_s, None))
                 await taker
                 writer.cancel()
         finally:
@@ -209,7 +210,7 @@ class ToyCloud:
         self.sessions = {key: held for key, held in self.sessions.items() if held is not session}
 
     def _post(self, stream: _Stream, message: CloudMessage) -> None:
-        due_s = asyncio.get_running_loop().time() + self._one_way_s
+        due_s = asyncio.get_running_loop().time() + self.one_way_s
         stream.down.append((due_s, message))
         stream.posted.set()
 

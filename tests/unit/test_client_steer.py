@@ -14,6 +14,7 @@ from harness.virtual_time import LoopClock, run_virtually
 
 from paceline.client.client import Client
 from paceline.client.generation import Generation
+from paceline.client.link import VerifierInfo
 from paceline.client.memory import MemoryConnector
 from paceline.client.outcome import EndReason, Statistics
 from paceline.client.runner import Surroundings
@@ -340,3 +341,44 @@ def test_a_client_is_steered_and_tells_how_it_does() -> None:
             assert client.rtt_s(place(0)) == 0.0  # as the toy says
 
     asyncio.run(main())
+
+
+def test_a_round_trip_far_from_those_before_is_measured_again_at_once() -> None:
+    async def main() -> None:
+        async with ToyCloud(target=TARGET, step_s=0.1) as cloud:
+            around = surroundings([cloud])
+            async with generation(around, max_tokens=COUNT) as answer:
+                cloud.one_way_s = 0.01
+                await _tokens(answer, until=40)
+                assert around.meter.rtt_s(place(0)) == pytest.approx(0.02)
+                cloud.one_way_s = 0.1
+                seen_s = LoopClock().now_s()
+                while around.meter.rtt_s(place(0)) < 0.19:
+                    await asyncio.sleep(0.01)
+                # At most a second until the next measurement, a quarter until the one that confirms it, and round trips.
+                assert LoopClock().now_s() - seen_s < 1.0 + 0.25 + 2 * 0.2 + 0.05
+
+    run_virtually(main())
+
+
+def test_one_question_serves_all_generations() -> None:
+    class Counting(ToyCloud):
+        num_asked = 0
+
+        async def describe(self, address: Address) -> VerifierInfo:
+            self.num_asked += 1
+            return await super().describe(address)
+
+    async def main() -> None:
+        async with Counting(target=TARGET, step_s=0.1, one_way_s=0.02) as cloud:
+            around = surroundings([cloud])
+            async with AsyncExitStack() as stack:
+                answers = [
+                    await stack.enter_async_context(generation(around, max_tokens=COUNT))
+                    for _ in range(8)
+                ]
+                for answer in answers:
+                    await answer.complete()
+            assert 8 <= cloud.num_asked <= 2 * COUNT * 0.1  # in ten seconds
+
+    run_virtually(main())

@@ -1,0 +1,155 @@
+"""How far ahead an edge drafts, and who decides it: the orchestrator while it is there, else the edge itself. Pure.
+
+The orchestrator's policy is followed while its presence says that it is online, the broker's link is up and a policy for this
+edge is there. Without one of them the edge goes on by itself, from the values it has, with the function that the
+orchestrator uses as well (`paceline.control.drafting`). Neither is needed to generate text.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from paceline.control.drafting import Bounds, Drafting, Measured, choose
+from paceline.control.messages import EdgePolicy, Presence
+
+
+class LengthPolicy(StrEnum):
+    """Who chooses how far ahead to draft."""
+
+    FIXED = "fixed"
+    """The user."""
+
+    CLOSED_FORM = "closed-form"
+    """The orchestrator if there is one, else the edge's own controller."""
+
+
+class Steering:
+    """What is known of the control plane, and what follows from it.
+
+    Args:
+        start: how far to draft before anything is known.
+        length_policy: fixed keeps `start` whatever is measured or told.
+        bounds: for the edge's own choice.
+        explain: is told in a sentence why, whenever the length changes.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: Drafting,
+        length_policy: LengthPolicy,
+        bounds: Bounds,
+        explain: Callable[[str], None] | None = None,
+    ) -> None:
+        self._own = start
+        self._is_pinned = length_policy is LengthPolicy.FIXED or bounds.longest == 0
+        self._bounds = bounds
+        self._explain = explain
+        self._policy: EdgePolicy | None = None
+        self._is_linked = False
+        self._orchestrator: Presence | None = None
+        self._told_length = start.draft_length
+        self.num_outdated = 0
+        """Policies that were ignored: a newer one was known."""
+
+    # --- what holds now
+
+    @property
+    def drafting(self) -> Drafting:
+        """How far ahead to draft."""
+        if self.follows:
+            assert self._policy is not None
+            return _of(self._policy)
+        return self._own
+
+    @property
+    def policy(self) -> EdgePolicy | None:
+        """The newest one, followed or not."""
+        return self._policy
+
+    @property
+    def follows(self) -> bool:
+        """The orchestrator decides how far to draft."""
+        return self._policy is not None and self.is_led and not self._is_pinned
+
+    @property
+    def is_led(self) -> bool:
+        """An orchestrator is there."""
+        online = self._orchestrator is not None and self._orchestrator.online
+        return self._is_linked and online
+
+    @property
+    def revision(self) -> int:
+        """Revision of the policy followed; 0 if the edge decides by itself."""
+        return self._policy.revision if self._policy is not None and self.follows else 0
+
+    # --- what happened
+
+    def linked(self, is_up: bool) -> None:  # noqa: FBT001 - it is the event
+        """The link to the broker is up, or not."""
+        if self._is_linked and not is_up:
+            # The broker tells again when the link is back; the orchestrator may be gone by then.
+            self._orchestrator = None
+        self._is_linked = is_up
+        self._tell()
+
+    def orchestrator(self, presence: Presence | None) -> None:
+        """The orchestrator came or went; None: nobody remembers one."""
+        known = self._orchestrator
+        if presence is not None and known is not None:
+            is_other = presence.incarnation != known.incarnation
+            if is_other and known.online and not presence.online:
+                return  # the will of one that another has followed
+        self._orchestrator = presence
+        self._tell()
+
+    def told(self, policy: EdgePolicy | None) -> bool:
+        """Take a policy, None if it was withdrawn; return whether it counts: no newer one is known."""
+        if policy is not None and self._policy is not None:
+            if policy.revision < self._policy.revision:
+                self.num_outdated += 1
+                return False
+            if policy == self._policy:
+                return True  # the broker's link is new, the policy is not
+        self._policy = policy
+        if policy is not None and not self._is_pinned:
+            self._own = _of(policy)  # from here on, should the orchestrator go
+        self._tell()
+        return True
+
+    def measured(self, measured: Measured) -> None:
+        """Decide anew, if it is for the edge to decide."""
+        if self.follows or self._is_pinned:
+            return
+        decision = choose(measured, current=self._own, bounds=self._bounds)
+        self._own = decision.drafting
+        self._tell(decision.sentence)
+
+    def wants_answer(self, measured: Measured) -> bool:
+        """Return whether the orchestrator should hear of this at once: the length is not right any more."""
+        if not self.is_led or self._is_pinned:
+            return False
+        now, bounds = self.drafting, self._bounds
+        if not bounds.shortest <= now.draft_length <= bounds.longest:
+            return False  # the orchestrator knows better, and need not be asked again and again
+        decision = choose(measured, current=now, bounds=bounds)
+        return decision.drafting.draft_length != now.draft_length
+
+    def _tell(self, sentence: str = "") -> None:
+        """Explain a length that is not the one explained last."""
+        length = self.drafting.draft_length
+        if length == self._told_length:
+            return
+        before, self._told_length = self._told_length, length
+        if self._explain is None:
+            return
+        if self.follows:
+            assert self._policy is not None
+            why = self._policy.explanation or f"draft {length} ahead, from {before}"
+            sentence = f"policy {self._policy.revision}: {why}"
+        self._explain(
+            sentence or f"draft {length} ahead, from {before}: the edge's own last choice"
+        )
+
+
+def _of(policy: EdgePolicy) -> Drafting:
+    return Drafting(draft_length=policy.draft_length, window=policy.window)
