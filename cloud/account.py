@@ -43,7 +43,7 @@ class VerifierStatistics:
     num_resumed: int
     """Streams that came back to a session."""
     refused: Mapping[str, int]
-    """Streams refused, by the reason on the wire; OVERLOADED are those shed."""
+    """Calls refused, by the reason on the wire; OVERLOADED are those shed."""
     ended: Mapping[str, int]
     """Sessions ended, by ENDS."""
     prompt_tokens: int

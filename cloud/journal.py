@@ -83,8 +83,8 @@ def detached(entry: Entry, stream: Stream) -> None:
 
 
 def refused(error: PacelineError) -> None:
-    """A stream ended before it had a session."""
-    _refusals.warning("stream refused", {"reason": error.reason, "error": str(error)[:MAX_MESSAGE]})
+    """A call ended before it had a session."""
+    _refusals.warning("call refused", {"reason": error.reason, "error": str(error)[:MAX_MESSAGE]})
 
 
 def drafts_given_up(entry: Entry, error: PacelineError) -> None:

@@ -140,7 +140,7 @@ _OUR_OWN: tuple[Figure[VerifierStatistics], ...] = (
     Figure(
         name="paceline:requests_refused",
         kind="counter",
-        help="Streams refused, by reason on the wire; OVERLOADED are those shed.",
+        help="Calls refused, by reason on the wire; OVERLOADED are those shed.",
         label="reason",
         value=lambda now: {**_NO_REFUSALS, **now.refused},
     ),

@@ -175,7 +175,7 @@ class VerificationService(pb_grpc.VerificationServiceServicer):
             )
 
     def _refused(self, error: PacelineError) -> None:
-        """Count and tell that a stream ends before it had a session."""
+        """Count and tell that a call ends before it had a session."""
         self._account.refused[error.reason] += 1
         journal.refused(error)
 
