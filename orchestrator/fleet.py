@@ -14,6 +14,7 @@ Messages come over a broker, so any of them may be late, doubled, lost, or a lie
 Everything ignored is counted.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import assert_never
@@ -100,6 +101,13 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Considered:
+    """A plan was made of everything folded before; what did not change then need not be looked at again."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pinned:
     """An operator fixes the draft length of an edge; None lets it go."""
 
@@ -122,6 +130,7 @@ Event = (
     | VerifierGone
     | PolicySeen
     | Decided
+    | Considered
     | Pinned
     | Tick
 )
@@ -164,6 +173,8 @@ class Fleet:
     verifiers: Mapping[str, Verifier] = field(default_factory=dict)
     ignored: Ignored = Ignored()
     settings: FleetSettings = FleetSettings()
+    considered_at_s: float = -math.inf
+    """When the last plan was made: telemetry older than that is no news."""
 
 
 def fold(fleet: Fleet, events: Sequence[Event]) -> Fleet:
@@ -182,6 +193,7 @@ class _Folding:
         self._edges = dict(fleet.edges)
         self._verifiers = dict(fleet.verifiers)
         self._before = fleet.ignored
+        self._considered_at_s = fleet.considered_at_s
         self._ignored = {item.name: 0 for item in fields(Ignored)}
         # Who may be forgotten, the one unheard of for longest last. Listed once per fold: a flood of newcomers must not sort anew.
         self._leaving_edges: list[str] | None = None
@@ -194,6 +206,7 @@ class _Folding:
             verifiers=self._verifiers,
             ignored=Ignored(**counts),
             settings=self._settings,
+            considered_at_s=self._considered_at_s,
         )
 
     def take(self, event: Event) -> None:
@@ -210,6 +223,8 @@ class _Folding:
                 self._verifiers.pop(event.verifier_id, None)
             case PolicySeen() | Decided():
                 self._policy(event)
+            case Considered():
+                self._considered_at_s = event.at_s
             case Pinned():
                 self._pinned(event)
             case Tick():

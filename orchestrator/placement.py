@@ -103,11 +103,12 @@ class _Place:
 
 
 def place(fleet: Fleet, movable: Collection[str]) -> dict[str, Placement]:
-    """Return the placement of every edge that is online and has told its telemetry.
+    """Return where the edges go that may move or must, of those that are online and have told their telemetry.
 
     Args:
         fleet: what is known.
-        movable: edges that may go elsewhere for a gain; the others stay where they were sent while that takes sessions.
+        movable: edges that may go elsewhere for a gain. The others are placed only if the verifier that they were sent
+            to takes no sessions any more; until then they count where they are.
     """
     targets = {
         verifier.address: target
@@ -139,7 +140,11 @@ def place(fleet: Fleet, movable: Collection[str]) -> dict[str, Placement]:
         _count_where_sent(guest, places)
     # Whoever has lost its verifier chooses first; the others need not move.
     guests.sort(key=lambda guest: guest.current in places)
-    return {guest.edge_id: _place(guest, places, targets) for guest in guests}
+    return {
+        guest.edge_id: _place(guest, places, targets)
+        for guest in guests
+        if guest.may_gain or _is_lost(guest, places, targets)
+    }
 
 
 def target_of(verifier: Verifier) -> Target | None:
@@ -177,6 +182,11 @@ def _count_where_sent(guest: _Guest, places: Mapping[str, _Place]) -> None:
         sent.sessions += guest.sessions
 
 
+def _is_lost(guest: _Guest, places: Mapping[str, _Place], targets: Mapping[str, Target]) -> bool:
+    """Whether the edge was sent to a verifier of the fleet that takes no sessions any more."""
+    return bool(guest.before) and guest.current in targets and guest.current not in places
+
+
 def _place(guest: _Guest, places: Mapping[str, _Place], targets: Mapping[str, Target]) -> Placement:
     current = guest.current
     if current and current not in targets:
@@ -202,8 +212,8 @@ def _place(guest: _Guest, places: Mapping[str, _Place], targets: Mapping[str, Ta
     }
     ranked = sorted(costs, key=lambda address: (costs[address], address))
     fits = any(place.address == current for place in fitting)
-    is_there = fits and (rtts.get(current) != 0.0 or not guest.may_gain)
-    first, reason = _choose(current, ranked, costs, is_there=is_there, may_gain=guest.may_gain)
+    is_there = fits and rtts.get(current) != 0.0
+    first, reason = _choose(current, ranked, costs, is_there=is_there)
     unmeasured = [place.address for place in fitting if place.address not in costs]
     unmeasured.sort(key=lambda address: address in rtts)  # those that did not answer are in it
     first = first or unmeasured[0]
@@ -219,7 +229,7 @@ def _place(guest: _Guest, places: Mapping[str, _Place], targets: Mapping[str, Ta
         verifiers = guest.before  # nobody cares for the order of those not used
     return Placement(
         verifiers=verifiers,
-        is_urgent=bool(guest.before) and current in targets and current not in places,
+        is_urgent=_is_lost(guest, places, targets),
         sentence=f"use {first}: {reason}",
     )
 
@@ -230,7 +240,6 @@ def _choose(
     costs: Mapping[str, float],
     *,
     is_there: bool,
-    may_gain: bool,
 ) -> tuple[str, str]:
     """Return the verifier to use first, empty if nothing speaks for any, and why."""
     if is_there and current not in costs:
@@ -246,9 +255,9 @@ def _choose(
         return current, f"kept, {cost} is the least of {len(ranked)}"
     gain = costs[current] - costs[best]
     needed = max(GAIN * costs[current], GAIN_S)
-    if gain < needed or not may_gain:
-        few = "too little to move" if gain < needed else "waits for the edge's next word"
-        return current, f"kept, {best} would save {_ms(gain)} of {_ms(costs[current])}, {few}"
+    if gain < needed:
+        saved = f"{_ms(gain)} of {_ms(costs[current])}"
+        return current, f"kept, {best} would save {saved}, too little to move"
     return best, f"{cost}, {_ms(gain)} less than {current}"
 
 

@@ -8,11 +8,12 @@ was sent to takes no sessions any more; never otherwise, so no policy moves with
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.fleet import Fleet
+from orchestrator.fleet import SILENT_INTERVALS, Fleet
 from orchestrator.members import Edge, MemberState
 from orchestrator.placement import Placement, place
 from paceline.control.drafting import (
     Bounds,
+    Decision,
     Drafting,
     choose,
     measured_from,
@@ -44,7 +45,7 @@ class Plan:
 
 
 def plan(fleet: Fleet, now_s: float, *, bounds: Bounds = BOUNDS) -> tuple[Plan, ...]:
-    """Return the policies that change, by edge. Fold a `Decided` for each when it is published.
+    """Return the policies that change. Fold a `Decided` for each that is published, then a `Considered`.
 
     Args:
         fleet: what is known.
@@ -54,16 +55,17 @@ def plan(fleet: Fleet, now_s: float, *, bounds: Bounds = BOUNDS) -> tuple[Plan, 
     fresh = {
         edge_id
         for edge_id, edge in fleet.edges.items()
-        if has_news(edge) and _listens(edge, fleet, now_s)
+        if has_news(fleet, edge)
+        and now_s - edge.telemetry_at_s <= SILENT_INTERVALS * fleet.settings.edge_interval_s
     }
-    placements = place(fleet, fresh)
+    ordered = {edge_id for edge_id, edge in fleet.edges.items() if _pin_differs(edge)}
+    placements = place(fleet, fresh | ordered)
     plans = []
     for edge_id, placement in placements.items():
         edge = fleet.edges[edge_id]
-        if edge_id in fresh or placement.is_urgent or _pin_differs(edge):
-            policy = _policy(edge, placement, bounds, is_fresh=edge_id in fresh)
-            if policy is not None:
-                plans.append(Plan(edge_id=edge_id, policy=policy, sentence=policy.explanation))
+        policy = _policy(edge, placement, bounds, is_fresh=edge_id in fresh)
+        if policy is not None:
+            plans.append(Plan(edge_id=edge_id, policy=policy, sentence=policy.explanation))
     return tuple(plans)
 
 
@@ -82,16 +84,12 @@ def explain(fleet: Fleet, edge_id: str, *, now_s: float, bounds: Bounds = BOUNDS
     return "\n".join(line for line in lines if line)
 
 
-def has_news(edge: Edge) -> bool:
-    """Return whether the edge has told something since its policy was decided."""
-    return edge.evidence is not None and edge.evidence != edge.decided_on
-
-
-def _listens(edge: Edge, fleet: Fleet, now_s: float) -> bool:
-    """Whether the last telemetry is recent enough to decide on."""
+def has_news(fleet: Fleet, edge: Edge) -> bool:
+    """Return whether the edge has told something that no plan has seen yet."""
     return (
-        edge.state is MemberState.ONLINE
-        and now_s - edge.telemetry_at_s <= 3.0 * fleet.settings.edge_interval_s
+        edge.evidence is not None
+        and edge.evidence != edge.decided_on
+        and edge.telemetry_at_s >= fleet.considered_at_s
     )
 
 
@@ -105,18 +103,14 @@ def _policy(
     edge: Edge, placement: Placement, bounds: Bounds, *, is_fresh: bool
 ) -> EdgePolicy | None:
     """Return the edge's next policy, or None if it would say the same."""
-    drafting, sentence = _draft(edge, bounds, is_fresh=is_fresh)
+    drafting, why = _draft(edge, bounds, is_fresh=is_fresh)
     before = edge.policy
-    if (
-        drafting.draft_length == 0
-        and before is None
-        and edge.pinned is None
-        and not placement.verifiers
-    ):
-        return None
-    if (
-        before is not None
-        and (before.draft_length, before.window) == (drafting.draft_length, drafting.window)
+    if before is None:
+        if not placement.verifiers and edge.pinned is None and _is_unknown(edge):
+            return None  # there is nothing to tell yet
+    elif (
+        before.draft_length == drafting.draft_length
+        and before.window == drafting.window
         and before.verifiers == placement.verifiers
     ):
         return None
@@ -125,11 +119,11 @@ def _policy(
         draft_length=drafting.draft_length,
         window=drafting.window,
         verifiers=placement.verifiers,
-        explanation=_cut(f"{sentence} | {placement.sentence}"),
+        explanation=_cut(f"{_sentence(why)} | {placement.sentence}"),
     )
 
 
-def _draft(edge: Edge, bounds: Bounds, *, is_fresh: bool) -> tuple[Drafting, str]:
+def _draft(edge: Edge, bounds: Bounds, *, is_fresh: bool) -> tuple[Drafting, Decision | str]:
     """Return how far the edge should draft, and why."""
     gauges = edge.gauges
     assert gauges is not None, "it is placed, so it has told"
@@ -141,7 +135,16 @@ def _draft(edge: Edge, bounds: Bounds, *, is_fresh: bool) -> tuple[Drafting, str
     if not is_fresh:
         return current, f"draft {current.draft_length} ahead: kept, nothing new was measured"
     decision = choose(measured_from(gauges), current=current, bounds=bounds)
-    return decision.drafting, decision.sentence
+    return decision.drafting, decision
+
+
+def _sentence(why: Decision | str) -> str:
+    return why if isinstance(why, str) else why.sentence
+
+
+def _is_unknown(edge: Edge) -> bool:
+    gauges = edge.gauges
+    return gauges is None or not gauges.rtt_s or not gauges.draft_s
 
 
 def _current(edge: Edge, gauges: EdgeGauges) -> Drafting:
@@ -202,11 +205,12 @@ def _now(fleet: Fleet, edge: Edge, now_s: float, bounds: Bounds) -> str:
     if edge.edge_id in changes:
         policy = changes[edge.edge_id].policy
         return f"it will get policy {policy.revision}: {policy.explanation}"
-    if not has_news(edge):
-        return "no change, it has told nothing since the last decision"
-    _, sentence = _draft(edge, bounds, is_fresh=True)
+    _, why = _draft(edge, bounds, is_fresh=True)
     placement = place(fleet, {edge.edge_id})[edge.edge_id]
-    return f"no change: {sentence} | {placement.sentence}"
+    what = "no change"
+    if edge.evidence == edge.decided_on:
+        what = "no change before its next telemetry; if that tells the same"
+    return f"{what}: {_sentence(why)} | {placement.sentence}"
 
 
 def _cut(text: str) -> str:

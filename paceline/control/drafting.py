@@ -66,16 +66,19 @@ class Measured:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for item in fields(self):
-            value = getattr(self, item.name)
+        for name in _MEASURED:
+            value = getattr(self, name)
             if not 0.0 <= value < math.inf:
                 raise LocalProtocolError(
-                    f"{item.name}: got {value}, expected a finite number of at least 0"
+                    f"{name}: got {value}, expected a finite number of at least 0"
                 )
         if self.acceptance_probability > 1.0:
             raise LocalProtocolError(
                 f"acceptance_probability: got {self.acceptance_probability}, expected at most 1"
             )
+
+
+_MEASURED = tuple(item.name for item in fields(Measured))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,17 +124,6 @@ class Drafting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """How far ahead to draft from now on, and why."""
-
-    drafting: Drafting
-    wanted: int
-    """The length before hysteresis."""
-    sentence: str
-    """One line for people, ASCII, at most 480 characters."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
     """The length that the formula gives, and what it came from."""
 
@@ -151,44 +143,57 @@ class Want:
         return self.run < self.cover
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """How far ahead to draft from now on, and why."""
+
+    drafting: Drafting
+    wanted: int
+    """The length before hysteresis."""
+    before: int
+    """The length until now."""
+    measured: Measured
+    bounds: Bounds
+    want: Want | None
+    """None if too little is known."""
+
+    @property
+    def sentence(self) -> str:
+        """One line for people, ASCII, at most 480 characters. Written when it is read: most decisions change nothing."""
+        return _sentence(self)
+
+
 def choose(measured: Measured, *, current: Drafting, bounds: Bounds) -> Decision:
     """Return how far to draft from here on: at most STEP_MOST away from the current length, which it keeps in doubt.
 
     A current length out of bounds is brought to them at once.
     """
-    if bounds.longest == 0:
-        sentence = "draft nothing: 0 tokens is the most allowed here"
-        return Decision(drafting=Drafting(draft_length=0, window=1), wanted=0, sentence=sentence)
     start = min(max(current.draft_length, bounds.shortest), bounds.longest)
-    unknown = [
-        name
-        for name, value in (("round trip", measured.rtt_s), ("drafting time", measured.draft_s))
-        if not value
-    ]
-    if unknown:
-        sentence = (
-            f"draft {_tokens(start)} ahead: kept, the {' and the '.join(unknown)} is not known yet"
-        )
-        return Decision(drafting=_drafting(start, bounds), wanted=start, sentence=sentence)
-    want = wanted(measured, bounds)
-    target = _up(want.length)
-    band = (BAND_RUN if want.is_cut else BAND_COVER) * start
-    off = abs(want.length - start)
-    length = start
-    if off >= 1.0 and off > band:
-        length += max(-STEP_MOST, min(STEP_MOST, target - start))
-    sentence = _sentence(measured, want, length=length, before=current.draft_length, bounds=bounds)
-    return Decision(drafting=_drafting(length, bounds), wanted=target, sentence=sentence)
+    want, length, target = None, start, start
+    if measured.rtt_s and measured.draft_s:
+        want = wanted(measured, bounds)
+        target = _up(want.length)
+        off = abs(want.length - start)
+        if off >= 1.0 and off > (BAND_RUN if want.is_cut else BAND_COVER) * start:
+            length += max(-STEP_MOST, min(STEP_MOST, target - start))
+    return Decision(
+        drafting=Drafting(draft_length=length, window=window_for(length, bounds)),
+        wanted=target,
+        before=current.draft_length,
+        measured=measured,
+        bounds=bounds,
+        want=want,
+    )
 
 
 def measured_from(gauges: EdgeGauges) -> Measured:
-    """Return what an edge told of itself, as `choose` takes it."""
+    """Return what an edge told of itself, as `choose` takes it. A probability above 1, which is a lie, counts as 1."""
     return Measured(
         rtt_s=gauges.rtt_s,
         jitter_s=gauges.rtt_jitter_s,
         draft_s=gauges.draft_s,
         step_s=gauges.step_s,
-        acceptance_probability=gauges.acceptance_probability,
+        acceptance_probability=min(1.0, gauges.acceptance_probability),
         num_judged=gauges.num_judged,
     )
 
@@ -232,11 +237,15 @@ def window_for(draft_length: int, bounds: Bounds) -> int:
     return max(1, min(2 * draft_length, bounds.window_most))
 
 
-def _drafting(length: int, bounds: Bounds) -> Drafting:
-    return Drafting(draft_length=length, window=window_for(length, bounds))
-
-
-def _sentence(measured: Measured, want: Want, *, length: int, before: int, bounds: Bounds) -> str:
+def _sentence(decision: Decision) -> str:
+    measured, want, bounds = decision.measured, decision.want, decision.bounds
+    length, before = decision.drafting.draft_length, decision.before
+    if bounds.longest == 0:
+        return "draft nothing: 0 tokens is the most allowed here"
+    if want is None:
+        names = {"round trip": measured.rtt_s, "drafting time": measured.draft_s}
+        unknown = " and the ".join(name for name, value in names.items() if not value)
+        return f"draft {_tokens(length)} ahead: kept, the {unknown} is not known yet"
     cover = (
         f"{_count(want.cover)} cover {_ms(measured.rtt_s)} round trip, {_ms(measured.jitter_s)} jitter "
         f"and two {_ms(measured.step_s)} steps at {_ms(want.token_s)} per token"
@@ -256,7 +265,7 @@ def _sentence(measured: Measured, want: Want, *, length: int, before: int, bound
         parts.append(
             f"most will come late, the verifier alone is {_count(alone)} further in a round trip"
         )
-    target = _up(want.length)
+    target = decision.wanted
     if length != before:
         rest = "" if length == target else f" on the way to {target}"
         parts.append(f"moved by {abs(length - before)} from {before}{rest}")
