@@ -19,6 +19,9 @@ from paceline.settings import Address
 MAX_PACKET_BYTES = 64 * 2**10
 """Largest packet that is taken; a client that announces a larger one is disconnected."""
 
+PACKET_S = 10.0
+"""Longest wait for a client's first byte, and for the parts of a packet that has begun."""
+
 MAX_CONNECTIONS = 1024
 """Most clients at once; further ones are disconnected at once."""
 
@@ -27,19 +30,27 @@ log = logging.getLogger(__name__)
 _LISTENER = "default"
 _PLUGINS = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
 
-# It tells every client that goes without a farewell.
-logging.getLogger("amqtt").setLevel(logging.ERROR)
+# It tells every client that goes without a farewell, as an error.
+logging.getLogger("amqtt").setLevel(logging.CRITICAL)
 
 
 class _BoundedReader(StreamReaderAdapter):  # type: ignore[misc]
-    """Refuses what announces more bytes than a packet of ours has."""
+    """Refuses what announces more bytes than a packet of ours has, or does not come to the end of a packet."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
+        self._has_begun = False
 
     async def read(self, n: int = -1) -> bytes:
         if not 0 <= n <= MAX_PACKET_BYTES:
             raise ConnectionResetError(
                 f"packet: got {n} bytes, expected at most {MAX_PACKET_BYTES}"
             )
-        data: bytes = await super().read(n)
+        # amqtt reads a packet's first byte alone; between packets a client may be silent.
+        is_between = n == 1 and self._has_begun
+        async with asyncio.timeout(None if is_between else PACKET_S):
+            data: bytes = await super().read(n)
+        self._has_begun = True
         return data
 
 

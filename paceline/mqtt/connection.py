@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import aiomqtt
-from aiomqtt.exceptions import MqttConnectError
+from aiomqtt.exceptions import MqttCodeError, MqttConnectError
 
 from paceline.errors import LinkClosed, LinkTimeout, UnauthenticatedError
 from paceline.mqtt.mailbox import Letter
@@ -74,7 +74,7 @@ async def connection(
         logger=_silent,
     )
     try:
-        with translated():
+        with _translated():
             await client.__aenter__()
             yield client
             await client.__aexit__(None, None, None)
@@ -100,8 +100,15 @@ async def subscribe(client: aiomqtt.Client, filters: tuple[tuple[str, int], ...]
             )
 
 
+async def until_lost(client: aiomqtt.Client) -> None:
+    """Wait until the connection breaks; raise why."""
+    # The intake leaves nothing to iterate over.
+    async for _ in client.messages:
+        pass
+
+
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
+def _translated() -> Iterator[None]:
     """Turn the library's errors into ours."""
     try:
         yield
@@ -112,6 +119,9 @@ def translated() -> Iterator[None]:
                 f"the broker does not let us in ({error}); check --broker-user and --broker-password-file"
             ) from error
         raise LinkClosed(f"the broker refuses the connection: {error}") from error
+    except MqttCodeError as error:
+        # What is below tells codes of the library, not causes.
+        raise LinkClosed("the connection to the broker broke") from error
     except aiomqtt.MqttError as error:
         if str(error) == "Operation timed out":
             raise LinkTimeout("the broker does not answer") from error
@@ -149,11 +159,13 @@ async def _abandon(client: aiomqtt.Client) -> None:
     # is what it handles well.
     paho = client._client  # noqa: SLF001
     wire = paho.socket()
-    if not isinstance(wire, socket.socket):
-        return
-    with contextlib.suppress(OSError):
-        wire.shutdown(socket.SHUT_RDWR)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(ABANDON_S):
-            while paho.socket() is not None:  # noqa: ASYNC110 - there is no event to wait for
-                await asyncio.sleep(0.001)
+    if isinstance(wire, socket.socket):
+        with contextlib.suppress(OSError):
+            wire.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ABANDON_S):
+                while paho.socket() is not None:  # noqa: ASYNC110 - there is no event to wait for
+                    await asyncio.sleep(0.001)
+    ended = client._disconnected  # noqa: SLF001
+    if ended.done() and not ended.cancelled():
+        ended.exception()  # seen: otherwise asyncio reports it as never retrieved

@@ -208,6 +208,7 @@ def test_a_broker_that_restarts_is_told_everything_again(
     ]
 
 
+@pytest.mark.slow
 def test_a_flood_pushes_out_its_own_messages_only(run: Run) -> None:
     async def body(rig: BrokerRig) -> None:
         settings = quick(rig.address)

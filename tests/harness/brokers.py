@@ -119,22 +119,33 @@ def password_lines(folder: Path, *, user: str, password: str) -> tuple[str, ...]
 
 
 class StuckBroker:
-    """Takes connections and lets clients in, or not even that; never answers again."""
+    """Takes connections and lets clients in, or not even that; never answers again.
 
-    def __init__(self, *, lets_in: bool) -> None:
+    Args:
+        lets_in: it does.
+        refuses: it answers one thing more: that a subscription is refused.
+    """
+
+    def __init__(self, *, lets_in: bool, refuses: bool = False) -> None:
         self._lets_in = lets_in
+        self._refuses = refuses
         self.num_connections = 0
+        self.num_open = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Address]:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.num_connections += 1
+            self.num_open += 1
             await reader.read(1)
             if self._lets_in:
                 writer.write(b"\x20\x02\x00\x00")  # CONNACK: accepted
-            while await reader.read(4096):
-                pass
+            while data := await reader.read(4096):
+                at = data.find(b"\x82")
+                if self._refuses and at >= 0:
+                    writer.write(b"\x90\x03" + data[at + 2 : at + 4] + b"\x80")
             writer.close()
+            self.num_open -= 1
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         async with server:

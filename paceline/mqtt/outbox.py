@@ -1,0 +1,71 @@
+"""What waits to be taken by the broker, and what it must be told again after it was lost."""
+
+import asyncio
+from collections import OrderedDict
+
+from paceline.mqtt.mailbox import MAX_NAMES, Letter, Mailbox
+
+
+class Outbox:
+    """The newest letter of each name, from `post` until the broker has taken it; retained ones for good.
+
+    A letter is taken out with `take` and then either `taken` by the broker or `lost`.
+    """
+
+    def __init__(self) -> None:
+        self._letters = Mailbox(depth=1)
+        self._retained: OrderedDict[str, bytes] = OrderedDict()
+        self._news = asyncio.Event()
+        self._num_under_way = 0
+        self._all_taken = asyncio.Event()
+        self._all_taken.set()
+        self.num_taken = 0
+        self.num_dropped = 0
+
+    def post(self, letter: Letter) -> None:
+        """Put a letter in; one of the same name that still waits is dropped."""
+        if letter.retain:
+            # Also what clears a topic, until the broker has taken it.
+            self._retained[letter.name] = letter.payload
+            self._retained.move_to_end(letter.name)
+            if len(self._retained) > MAX_NAMES:
+                self._retained.popitem(last=False)
+        self.num_dropped += self._letters.put(letter)
+        self._all_taken.clear()
+        self._news.set()
+
+    def repost_retained(self) -> None:
+        """Say everything retained again: the broker may have lost it, or have published our will."""
+        for name, payload in self._retained.items():
+            self._letters.put(Letter(name=name, payload=payload, retain=True))
+            self._all_taken.clear()
+        self._news.set()
+
+    async def take(self) -> Letter:
+        """Wait for a letter and return it."""
+        while (letter := self._letters.take()) is None:
+            self._news.clear()
+            await self._news.wait()
+        self._num_under_way += 1
+        return letter
+
+    def taken(self, letter: Letter) -> None:
+        """The broker has it."""
+        self.num_taken += 1
+        if letter.retain and not letter.payload and self._retained.get(letter.name) == b"":
+            del self._retained[letter.name]
+        self._ended()
+
+    def lost(self, letter: Letter) -> None:
+        """The connection broke before the broker said that it has it. What is retained comes again with the next one."""
+        self.num_dropped += 0 if letter.retain else 1
+        self._ended()
+
+    async def all_taken(self) -> None:
+        """Wait until nothing waits and nothing is under way."""
+        await self._all_taken.wait()
+
+    def _ended(self) -> None:
+        self._num_under_way -= 1
+        if not self._letters and not self._num_under_way:
+            self._all_taken.set()
