@@ -22,7 +22,7 @@ MAX_PACKET_BYTES = 64 * 2**10
 PACKET_S = 10.0
 """Longest wait for a client's first byte, and for the parts of a packet that has begun."""
 
-MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS = 4096
 """Most clients at once; further ones are disconnected at once."""
 
 log = logging.getLogger(__name__)

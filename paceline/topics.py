@@ -12,7 +12,7 @@ an empty payload.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from paceline.codec.control import (
     ControlValue,
@@ -72,6 +72,14 @@ class Topic:
                 raise ConfigError(f"member: got {member!r}, expected none for {self.pattern}")
             return self.pattern
         return self.pattern.replace(ANY, check_id(member))
+
+    def of(self, member: str) -> "Topic":
+        """Return the topic of one member alone, for a subscription to nothing else.
+
+        Raises:
+            ConfigError: no member's id can look like that.
+        """
+        return replace(self, pattern=self.name(member))
 
     def encode(self, value: ControlValue | None) -> bytes:
         """Return the payload of a value; None clears what is retained.

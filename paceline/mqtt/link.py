@@ -248,11 +248,14 @@ async def control_link(
 ) -> AsyncIterator[ControlLink]:
     """Keep a link to the broker while the body runs; entering does not wait for it.
 
+    Leaving takes LEAVE_S at most if the broker is there, and until an attempt under way has failed if it is not: 5 s for a
+    machine that does not answer at all.
+
     Args:
         settings: which broker.
         name: of this program among all at the broker, and the same after a restart: the newer one takes over.
         will: published by the broker when it loses this program, and by this program when the body ends.
-        subscriptions: topics whose messages `ControlLink.messages` gives.
+        subscriptions: topics whose messages `ControlLink.messages` gives; `Topic.of` names one member's alone.
         generator: draws the delays between attempts; the system's if None.
 
     Raises:

@@ -61,8 +61,11 @@ def test_what_is_retained_reaches_those_who_come_later(run: Run) -> None:
             await orchestrator.connected()
             for revision in (1, 2, 3):
                 orchestrator.publish(EDGE_POLICY, "kiosk-7", policy(revision))
-        async with edge_link(settings, "kiosk-7", subscriptions=(EDGE_POLICY,)) as edge:
+                orchestrator.publish(EDGE_POLICY, "kiosk-8", policy(revision))
+        own = EDGE_POLICY.of("kiosk-7")
+        async with edge_link(settings, "kiosk-7", subscriptions=(own,)) as edge:
             received = await anext(edge.messages())
+            assert edge.statistics.received == 1
             assert (received.topic, received.member) == (EDGE_POLICY, "kiosk-7")
             assert received.value == policy(3)
 

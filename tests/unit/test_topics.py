@@ -92,3 +92,9 @@ def test_a_name_of_no_topic_is_refused(name: str) -> None:
     with pytest.raises(RemoteProtocolError, match="topic: got") as refused:
         read(name, b"")
     assert len(str(refused.value)) < 200
+
+
+def test_the_topic_of_one_member_is_a_filter_for_it_alone() -> None:
+    assert EDGE_POLICY.of("kiosk-7").filter == "paceline/v1/edges/kiosk-7/policy"
+    with pytest.raises(ConfigError, match="id: got"):
+        EDGE_POLICY.of("+")
