@@ -1,6 +1,7 @@
 """Settings of the server, from the command line on; and what errors are on the wire."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 import cloud.program
 from cloud.command import cloud as cloud_command
-from cloud.program import verifier_settings
+from cloud.program import run, verifier_settings
 from cloud.server import ServerSettings, TlsSettings
 from cloud.service import STATUS
 from cloud.worker import WorkerSettings
@@ -163,3 +164,23 @@ def test_help_imports_neither_torch_nor_grpc() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert answer.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("--broker", "127.0.0.1:1", "--listen", "0.0.0.0:0", "--insecure"),
+            "--advertise: got none",
+        ),
+        (("--verifier-id", "gpu-1"), "--verifier-id: got it without --broker"),
+        (("--broker", "127.0.0.1:1", "--verifier-id", "a b"), "--verifier-id: got 'a b'"),
+        (("--metrics-listen", "192.0.2.1:9464"), "--metrics-listen: cannot listen on 192.0.2.1"),
+    ],
+)
+def test_what_the_fleet_could_not_use_is_told_before_a_model_is_loaded(
+    arguments: tuple[str, ...], sentence: str
+) -> None:
+    listen = () if "--listen" in arguments else ("--listen", "127.0.0.1:0")
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        run(options("--target", "no-such-model", *listen, *arguments))
