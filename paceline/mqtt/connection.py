@@ -11,7 +11,7 @@ import aiomqtt
 from aiomqtt.exceptions import MqttCodeError, MqttConnectError
 
 from paceline.errors import LinkClosed, LinkTimeout, UnauthenticatedError
-from paceline.mqtt.mailbox import Letter
+from paceline.mqtt.lanes import Letter
 from paceline.mqtt.settings import BrokerSettings
 
 QOS = 1

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from paceline.codec.control import MAX_PAYLOAD_BYTES
 from paceline.errors import RemoteProtocolError
-from paceline.mqtt.mailbox import Letter, Mailbox
+from paceline.mqtt.lanes import Lanes, Letter
 from paceline.topics import Received, locate, read
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Inbox:
     """Takes in whatever comes, at once, and sheds what is not read in time."""
 
     def __init__(self) -> None:
-        self._letters = Mailbox(depth=DEPTH)
+        self._letters = Lanes(depth=DEPTH)
         self._news = asyncio.Event()
         self._logged_s: float | None = None
         self.num_received = 0

@@ -15,7 +15,7 @@ from paceline.errors import ConfigError, LinkTimeout, PacelineError, Unauthentic
 from paceline.mqtt.backoff import Backoff, Generator
 from paceline.mqtt.connection import MAX_UNACKNOWLEDGED, QOS, connection, subscribe, until_lost
 from paceline.mqtt.inbox import Inbox
-from paceline.mqtt.mailbox import Letter
+from paceline.mqtt.lanes import Letter
 from paceline.mqtt.outbox import Outbox
 from paceline.mqtt.settings import BrokerSettings, tls_context
 from paceline.topics import Received, Topic

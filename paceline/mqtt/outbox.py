@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 
-from paceline.mqtt.mailbox import MAX_NAMES, Letter, Mailbox
+from paceline.mqtt.lanes import MAX_NAMES, Lanes, Letter
 
 
 class Outbox:
@@ -13,7 +13,7 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._letters = Mailbox(depth=1)
+        self._letters = Lanes(depth=1)
         self._retained: OrderedDict[str, bytes] = OrderedDict()
         self._news = asyncio.Event()
         self._num_under_way = 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.mqtt.backoff import Backoff
-from paceline.mqtt.mailbox import Lane, Letter, Mailbox
+from paceline.mqtt.lanes import Lane, Lanes, Letter
 from paceline.mqtt.outbox import Outbox
 
 
@@ -17,7 +17,7 @@ def letter(name: str, payload: bytes = b"x", *, retain: bool = True) -> Letter:
 
 
 def test_the_newest_of_a_retained_name_takes_the_place_of_the_older() -> None:
-    box = Mailbox(depth=3)
+    box = Lanes(depth=3)
     assert box.put(letter("a", b"1")) == 0
     assert box.put(letter("a", b"2")) == 1
     assert len(box) == 1
@@ -26,7 +26,7 @@ def test_the_newest_of_a_retained_name_takes_the_place_of_the_older() -> None:
 
 
 def test_retained_names_go_first() -> None:
-    box = Mailbox(depth=3)
+    box = Lanes(depth=3)
     box.put(letter("t", retain=False))
     box.put(letter("s"))
     assert [box.take(), box.take()] == [letter("s"), letter("t", retain=False)]

@@ -24,7 +24,7 @@ class Letter:
     """Of a retained topic."""
 
 
-class Mailbox:
+class Lanes:
     """Two lanes of letters.
 
     Args:
