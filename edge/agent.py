@@ -24,6 +24,7 @@ from paceline.client.outcome import ClientObserver
 from paceline.client.settings import ConnectionSettings, RetryPolicy
 from paceline.console import progress
 from paceline.control.drafting import Bounds, Drafting
+from paceline.control.messages import EdgeCounters, EdgeGauges
 from paceline.drafter import Drafter
 from paceline.engine.loading import load_tokenizer, resolve
 from paceline.engine.tokenizer import Tokenizer
@@ -46,6 +47,10 @@ class Agent:
     tokenizer: Tokenizer
     verifier: VerifierInfo
     """The first verifier that answered."""
+    counters: Callable[[], EdgeCounters]
+    """Sums since the start."""
+    gauges: Callable[[], EdgeGauges]
+    """How things are now."""
 
 
 @contextlib.asynccontextmanager
@@ -102,6 +107,7 @@ async def open_agent(
         steering = _steering(settings, verifier=verifier, explain=explain)
         controller = Controller(client, steering=steering, activity=activity)
         await stack.enter_async_context(running_beside(controller.run))
+        counters, gauges = client.counters, client.gauges
         if control is not None:
             follows = control.follow_verifiers and private is None
             pilot = Pilot(
@@ -113,8 +119,15 @@ async def open_agent(
                 tokenizer_fingerprint=tokenizer.fingerprint,
                 drafter=drafter.name if drafter is not None else "",
             )
-            await stack.enter_async_context(control_plane(control, pilot=pilot))
-        yield Agent(client=client, tokenizer=tokenizer, verifier=verifier)
+            plane = await stack.enter_async_context(control_plane(control, pilot=pilot))
+            counters, gauges = plane.counters, plane.gauges
+        yield Agent(
+            client=client,
+            tokenizer=tokenizer,
+            verifier=verifier,
+            counters=counters,
+            gauges=gauges,
+        )
 
 
 def _steering(

@@ -3,7 +3,9 @@
 import asyncio
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from edge.control_options import control_options, control_settings
 from edge.endpoint.gate import EndpointSettings
 from edge.endpoint.listener import bound
 from edge.options import agent_options, agent_settings, secret
+from paceline.metrics.options import metrics_option
 from paceline.settings import ADDRESS, Address
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ _ENDPOINT = EndpointSettings(listen=Address(host="127.0.0.1", port=8080))
 @click.option(
     "--explain", is_flag=True, help="Say why, in a line on stderr, whenever the draft length moves."
 )
+@metrics_option
 @control_options
 @agent_options
 def edge(  # noqa: PLR0913 - one per option
@@ -61,6 +65,7 @@ def edge(  # noqa: PLR0913 - one per option
     max_concurrent: int,
     max_tokens: int,
     explain: bool,
+    metrics_listen: Address | None,
     **values: Any,
 ) -> None:
     """Serve an OpenAI-compatible endpoint that drafts here and verifies in the cloud.
@@ -83,10 +88,15 @@ def edge(  # noqa: PLR0913 - one per option
     with bound(endpoint.listen) as listener:
         # PyTorch takes seconds to import; --help and a wrong flag must not wait for it.
         from edge.agent import open_agent  # noqa: PLC0415
+        from edge.metrics import GenerationMeter, serving_edge_metrics  # noqa: PLC0415
         from edge.running import run  # noqa: PLC0415
 
-        agent = open_agent(settings, control=control, explain=_explain if explain else None)
-        run(_serve(agent, endpoint=endpoint, name=name, listener=listener))
+        meter = GenerationMeter()
+        agent = open_agent(
+            settings, control=control, observer=meter, explain=_explain if explain else None
+        )
+        metrics = partial(serving_edge_metrics, generations=meter, listen=metrics_listen)
+        run(_serve(agent, endpoint=endpoint, name=name, listener=listener, metrics=metrics))
 
 
 async def _serve(
@@ -95,15 +105,19 @@ async def _serve(
     endpoint: EndpointSettings,
     name: str,
     listener: socket.socket,
+    metrics: "Callable[[Agent], AbstractAsyncContextManager[Address | None]]",
 ) -> None:
     """Serve until a signal comes."""
     from edge.endpoint.server import serving  # noqa: PLC0415
     from edge.endpoint.service import ServedModel, Service  # noqa: PLC0415
+    from paceline.metrics.serving import METRICS_PATH  # noqa: PLC0415
 
     async with opening as agent:
         model = ServedModel(name=name, target=agent.verifier.target, limits=agent.verifier.limits)
         service = Service(agent.client, tokenizer=agent.tokenizer, model=model, settings=endpoint)
-        async with serving(service, listener=listener) as address:
+        async with metrics(agent) as scraped, serving(service, listener=listener) as address:
+            if scraped is not None:
+                click.echo(f"paceline edge metrics on http://{scraped}{METRICS_PATH}")
             click.echo(f"paceline edge ready on http://{address}/v1 with {name}")
             await _signalled()
 

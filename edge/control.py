@@ -18,7 +18,14 @@ from edge.roster import Roster
 from edge.steering import Steering
 from paceline.client.client import Client
 from paceline.clock import Clock, MonotonicClock
-from paceline.control.messages import EdgePolicy, EdgeTelemetry, Presence, VerifierDistance
+from paceline.control.messages import (
+    EdgeCounters,
+    EdgeGauges,
+    EdgePolicy,
+    EdgeTelemetry,
+    Presence,
+    VerifierDistance,
+)
 from paceline.errors import PacelineError
 from paceline.logs import mask_secrets
 from paceline.mqtt import ControlLink, Will, control_link
@@ -151,19 +158,29 @@ class ControlPlane:
     def telemetry(self) -> EdgeTelemetry:
         """Return the next message."""
         self._sequence += 1
-        pilot, link = self._pilot, self._link.statistics
-        counters = replace(
-            pilot.client.counters(), dropped=link.dropped + link.shed, malformed=link.malformed
-        )
+        pilot = self._pilot
         return EdgeTelemetry(
             incarnation=self._incarnation,
             sequence=self._sequence,
             tokenizer_fingerprint=pilot.tokenizer_fingerprint,
-            counters=counters,
-            gauges=replace(pilot.client.gauges(), policy_revision=pilot.steering.revision),
+            counters=self.counters(),
+            gauges=self.gauges(),
             verifiers=tuple(map(self._distance, pilot.roster.all)),
             drafter=pilot.drafter[:MAX_DRAFTER_CHARACTERS],
         )
+
+    def counters(self) -> EdgeCounters:
+        """Return the client's sums, with those of the link to the broker."""
+        link = self._link.statistics
+        return replace(
+            self._pilot.client.counters(),
+            dropped=link.dropped + link.shed,
+            malformed=link.malformed,
+        )
+
+    def gauges(self) -> EdgeGauges:
+        """Return how the client does now, and whom it follows."""
+        return replace(self._pilot.client.gauges(), policy_revision=self._pilot.steering.revision)
 
     def _distance(self, verifier: Address) -> VerifierDistance:
         answers = self._pilot.roster.answers(verifier)
@@ -176,7 +193,9 @@ class ControlPlane:
         """Ask the verifiers in turn what they serve and how far they are, one at a time, until cancelled."""
         pilot = self._pilot
         while True:
-            self._new_names.clear()
+            if self._new_names.is_set():
+                self._new_names.clear()
+                await pilot.client.keep_only(pilot.roster.all)
             due = pilot.roster.due(now_s=self._clock.now_s(), served_by=pilot.client.serving)
             if due is not None:
                 await self._ask(due)
@@ -212,12 +231,11 @@ async def control_plane(
     edge_id = settings.edge_id
     incarnation = secrets.randbits(64) or 1
     here = Presence(online=True, incarnation=incarnation, version=paceline.__version__)
-    own_policy = replace(EDGE_POLICY, pattern=EDGE_POLICY.name(edge_id))
     async with control_link(
         settings.broker,
         name=f"edge-{edge_id}",
         will=Will(topic=EDGE_PRESENCE, member=edge_id, value=replace(here, online=False)),
-        subscriptions=(own_policy, ORCHESTRATOR_PRESENCE),
+        subscriptions=(EDGE_POLICY.of(edge_id), ORCHESTRATOR_PRESENCE),
     ) as link:
         link.publish(EDGE_PRESENCE, edge_id, here)
         plane = ControlPlane(

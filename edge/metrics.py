@@ -1,16 +1,20 @@
 """The edge's figures for Prometheus. docs/observability.md says what each one counts and where vLLM's differs."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from edge.agent import Agent
 from paceline.client.outcome import EndReason, Statistics
 from paceline.control.messages import EdgeCounters, EdgeGauges
 from paceline.errors import PacelineError
 from paceline.metrics.buckets import FIRST_TOKEN_S, REQUEST_S, TOKEN_GAP_S
 from paceline.metrics.distribution import Distribution, Spread
 from paceline.metrics.figures import Figure, Figures, new_registry
+from paceline.metrics.serving import serving_metrics
+from paceline.settings import Address
 
 _ERROR = "error"
 _HOW = {EndReason.STOP: "stop", EndReason.LENGTH: "length", EndReason.CANCELLED: "abort"}
@@ -241,3 +245,22 @@ def edge_registry(
     registry = new_registry("edge")
     registry.register(Figures(read, EDGE_FIGURES))
     return registry
+
+
+@asynccontextmanager
+async def serving_edge_metrics(
+    agent: Agent, *, generations: GenerationMeter, listen: Address | None
+) -> AsyncIterator[Address | None]:
+    """Serve an edge's figures while the body runs; gives the address with the real port.
+
+    Args:
+        agent: the edge.
+        generations: the observer that it was opened with.
+        listen: where; None serves nothing and gives None.
+
+    Raises:
+        ConfigError: the address cannot be listened at.
+    """
+    registry = edge_registry(counters=agent.counters, gauges=agent.gauges, generations=generations)
+    async with serving_metrics(registry, listen) as address:
+        yield address

@@ -158,6 +158,39 @@ def test_who_is_refused_is_counted_and_a_scrape_stays_small(tmp_path: Path) -> N
     assert len(page) < 40_000
 
 
+@pytest.mark.slow
+def test_an_edge_tells_what_its_users_got(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path)
+    with cloud(model, "--no-race") as (_, address, url):
+        options = ("--cloud", address, "--target", str(model), "--model-name", "any")
+        listen = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
+        ready = r"ready on (http://\S+/v1)"
+        with running("paceline.command", "edge", *options, *listen, ready=ready) as child:
+            assert child.ready is not None
+            metrics = child.wait_for(r"^paceline edge metrics on (http://\S+/metrics)$")
+            usage = complete(child.ready[1], prompt="a b a b a b a b", max_tokens=24)
+            edge, cloud_side = samples(scrape(metrics[1])), samples(scrape(url))
+    assert of(edge, "generation_tokens_total") == usage["completion_tokens"] > 0
+    assert of(edge, "time_to_first_token_seconds_count") == 1
+    assert of(edge, "num_requests_running") == 0
+    assert of(edge, "draft_length") > 0
+    assert of(edge, "rtt_seconds") > 0
+    for name in ("generation_tokens_total", "spec_decode_num_accepted_tokens_total"):
+        assert of(edge, name) == of(cloud_side, name)
+
+
+def complete(base: str, *, prompt: str, max_tokens: int) -> dict[str, int]:
+    """Ask an edge for a text; return what it says it used."""
+    body = json.dumps(
+        {"model": "any", "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+    )
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{base}/completions", body.encode(), headers)
+    with urllib.request.urlopen(request, timeout=30.0) as answer:
+        usage: dict[str, int] = json.load(answer)["usage"]
+    return usage
+
+
 def test_every_figure_is_described_and_none_is_invented() -> None:
     """The names are an interface: dashboards and alerts use them. Changing one breaks this test and the page."""
     page = PAGE.read_text(encoding="utf-8")
