@@ -33,6 +33,9 @@ BOUNDS = Bounds(least=1, most=64, window_most=128)
 PIN_BOUNDS = Bounds(least=0, most=MAX_DRAFT_LENGTH, window_most=MAX_WINDOW)
 """What an operator may order: whatever a policy can say."""
 
+REVISION_MOST = 2**53
+"""What claims a higher one is no policy of ours; a count never gets there, and our next must still fit the wire."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -109,13 +112,14 @@ def _policy(
         if not placement.verifiers and edge.pinned is None and _is_unknown(edge):
             return None  # there is nothing to tell yet
     elif (
-        before.draft_length == drafting.draft_length
+        _followed(edge) <= before.revision
+        and before.draft_length == drafting.draft_length
         and before.window == drafting.window
         and before.verifiers == placement.verifiers
     ):
         return None
     return EdgePolicy(
-        revision=1 if before is None else before.revision + 1,
+        revision=1 + max(0 if before is None else before.revision, _followed(edge)),
         draft_length=drafting.draft_length,
         window=drafting.window,
         verifiers=placement.verifiers,
@@ -131,11 +135,21 @@ def _draft(edge: Edge, bounds: Bounds, *, is_fresh: bool) -> tuple[Drafting, Dec
         length = min(max(0, edge.pinned), MAX_DRAFT_LENGTH)
         drafting = Drafting(draft_length=length, window=window_for(length, PIN_BOUNDS))
         return drafting, f"draft {length} ahead: fixed by an operator"
+    if not is_fresh and edge.policy is not None:
+        same = Drafting(draft_length=edge.policy.draft_length, window=edge.policy.window)
+        return same, f"draft {same.draft_length} ahead: kept, nothing new was measured"
     current = _current(edge, gauges)
-    if not is_fresh:
-        return current, f"draft {current.draft_length} ahead: kept, nothing new was measured"
     decision = choose(measured_from(gauges), current=current, bounds=bounds)
     return decision.drafting, decision
+
+
+def _followed(edge: Edge) -> int:
+    """Return the revision that the edge follows.
+
+    It is above our own if the broker has lost what it retained while we were away: an edge ignores what is older than that.
+    """
+    revision = edge.gauges.policy_revision if edge.gauges is not None else 0
+    return revision if revision < REVISION_MOST else 0
 
 
 def _sentence(why: Decision | str) -> str:
