@@ -15,6 +15,7 @@ from orchestrator.fleet import (
     VerifierGone,
     VerifierSeen,
 )
+from orchestrator.planner import REVISION_MOST
 from paceline.control.messages import EdgePolicy, EdgeTelemetry, Presence, VerifierStatus
 from paceline.topics import EDGE_POLICY, EDGE_PRESENCE, VERIFIER_STATUS, Received
 
@@ -87,7 +88,8 @@ class Intake:
                 self._certain.append(VerifierSeen(verifier_id=member, status=status, at_s=at_s))
             case EdgePolicy() as policy:
                 self._num_policies += 1
-                self._certain.append(PolicySeen(edge_id=member, policy=policy))
+                if policy.revision < REVISION_MOST:
+                    self._certain.append(PolicySeen(edge_id=member, policy=policy))
             case None if received.topic == EDGE_PRESENCE:
                 self._num_presence += 1
                 self._certain.append(EdgeGone(edge_id=member))

@@ -14,11 +14,11 @@ from typing import Any
 from orchestrator.board import Board
 from orchestrator.feed import Feed, sent_event
 from orchestrator.figures import OwnFigures, Timings, counted
-from orchestrator.fleet import Decided, Event, Fleet, Pinned, Tick, fold
+from orchestrator.fleet import Considered, Decided, Event, Fleet, Pinned, Tick, fold
 from orchestrator.history import History
 from orchestrator.history_file import Decision, Sample, unix_s
 from orchestrator.intake import Intake
-from orchestrator.planner import explain, plan
+from orchestrator.planner import Plan, explain, plan
 from orchestrator.rates import EdgeRecorder, verifier_rows
 from paceline.clock import Clock
 from paceline.errors import ConfigError
@@ -38,6 +38,9 @@ SLOW_EVERY_S = 1.0
 
 VERIFIERS_EVERY_S = 5.0
 """Time between two rows of a verifier's history."""
+
+PLAN_SHARE = 0.1
+"""Most of the time that planning may take: in a fleet so large that a plan takes long, plans come less often."""
 
 NEAR_NAMES = 3
 
@@ -65,14 +68,14 @@ class Service:
         self._fleet = Fleet()
         self._intake = Intake()
         self._emptied = asyncio.Event()
-        self._has_order = False
+        self._is_plan_owed = False
         self._recorder = EdgeRecorder()
         self._timings = Timings()
         self._num_policies = 0
         self._num_connections = 0
         self._started_s = clock.now_s()
         self._settled_at_s = float("inf")
-        self._slow_due_s = self._verifiers_due_s = float("-inf")
+        self._slow_due_s = self._verifiers_due_s = self._plan_due_s = float("-inf")
 
     @property
     def is_connected(self) -> bool:
@@ -114,9 +117,9 @@ class Service:
         edge = self._fleet.edges.get(edge_id)
         if edge is None:
             raise _unknown_edge(edge_id, self._fleet)
-        return self._board.edge_details(
-            edge, explanation=explain(self._fleet, edge_id), now_s=self._clock.now_s()
-        )
+        now_s = self._clock.now_s()
+        text = explain(self._fleet, edge_id, now_s=now_s)
+        return self._board.edge_details(edge, explanation=text, now_s=now_s)
 
     def pin(self, edge_id: str, *, draft_length: int | None) -> None:
         """Fix an edge's draft length, or let it go; the policy follows with the next tick.
@@ -128,7 +131,7 @@ class Service:
             raise _unknown_edge(edge_id, self._fleet)
         order = Pinned(edge_id=edge_id, draft_length=draft_length)
         self._fleet = fold(self._fleet, [order])
-        self._has_order = True
+        self._is_plan_owed = True
         log.info("operator's order", extra={"edge": edge_id, "draft_length": draft_length})
 
     async def read(self) -> None:
@@ -150,16 +153,17 @@ class Service:
         now_s = self._clock.now_s()
         self._watch_broker(now_s)
         is_slow = now_s >= self._slow_due_s
-        if self._intake.is_empty and not is_slow and not self._has_order:
-            return
-        self._has_order = False
-        events = self._intake.take()
-        self._emptied.set()
-        self._fold((*events, Tick(at_s=now_s)) if is_slow else events)
-        decided = self._decide() if now_s >= self._settled_at_s else ()
-        self._record(decided, now_s=now_s)
+        if not self._intake.is_empty or is_slow:
+            events = self._intake.take()
+            self._emptied.set()
+            self._fold((*events, Tick(at_s=now_s)) if is_slow else events)
+            self._is_plan_owed = True
+        if self._is_plan_owed and now_s >= max(self._settled_at_s, self._plan_due_s):
+            self._is_plan_owed = False
+            self._decide(now_s)
         if is_slow:
             self._slow_due_s = now_s + SLOW_EVERY_S
+            self._record(now_s)
             self._look(now_s)
 
     def _watch_broker(self, now_s: float) -> None:
@@ -173,41 +177,36 @@ class Service:
         self._fleet = fold(self._fleet, events)
         self._timings.fold.add(self._clock.now_s() - start_s)
 
-    def _decide(self) -> tuple[Decided, ...]:
+    def _decide(self, now_s: float) -> None:
         """Plan, publish, and take in what was decided."""
         start_s = self._clock.now_s()
-        decided = plan(self._fleet, at_s=start_s)
-        self._timings.plan.add(self._clock.now_s() - start_s)
-        for decision in decided:
-            self._link.publish(EDGE_POLICY, decision.edge_id, decision.policy)
+        plans = plan(self._fleet, now_s)
+        spent_s = self._clock.now_s() - start_s
+        self._timings.plan.add(spent_s)
+        self._plan_due_s = now_s + spent_s / PLAN_SHARE
+        for item in plans:
+            self._link.publish(EDGE_POLICY, item.edge_id, item.policy)
         published_s = self._clock.now_s()
-        for decision in decided:
-            edge = self._fleet.edges[decision.edge_id]
-            # Only an answer to what has just come has a latency: a pin, or a verifier's end, has no message of the edge.
-            if edge.evidence != edge.decided_on and edge.telemetry is not None:
+        for item in plans:
+            edge = self._fleet.edges[item.edge_id]
+            # Only an answer to what has just come has a latency: an order, or a verifier's end, has no message of the edge.
+            if edge.telemetry_at_s >= max(self._settled_at_s, self._fleet.considered_at_s):
                 self._timings.decided(published_s - edge.telemetry_at_s)
-        if decided:
-            self._fleet = fold(self._fleet, decided)
-            self._num_policies += len(decided)
-        return decided
+        events: list[Event] = [
+            Decided(edge_id=item.edge_id, policy=item.policy, at_s=now_s) for item in plans
+        ]
+        # Whatever comes from here on has a later time than this tick, so nothing is taken for seen that was not.
+        self._fleet = fold(self._fleet, [*events, Considered(at_s=now_s)])
+        self._num_policies += len(plans)
+        stamp_s = unix_s()
+        self.history.record(_decision(item, stamp_s) for item in plans)
 
-    def _record(self, decided: Sequence[Decided], *, now_s: float) -> None:
+    def _record(self, now_s: float) -> None:
         stamp_s = unix_s()
         rows: list[Sample] = list(self._recorder.rows(self._fleet, unix_s=stamp_s, now_s=now_s))
         if now_s >= self._verifiers_due_s:
             self._verifiers_due_s = now_s + VERIFIERS_EVERY_S
             rows.extend(verifier_rows(self._fleet, unix_s=stamp_s))
-        rows.extend(
-            Decision(
-                at_s=stamp_s,
-                edge=decision.edge_id,
-                revision=decision.policy.revision,
-                draft_length=decision.policy.draft_length,
-                window=decision.policy.window,
-                explanation=decision.policy.explanation,
-            )
-            for decision in decided
-        )
         self.history.record(rows)
 
     def _look(self, now_s: float) -> None:
@@ -230,6 +229,18 @@ async def running_service(service: Service) -> AsyncIterator[None]:
         finally:
             for task in tasks:
                 task.cancel()
+
+
+def _decision(item: Plan, at_s: float) -> Decision:
+    policy = item.policy
+    return Decision(
+        at_s=at_s,
+        edge=item.edge_id,
+        revision=policy.revision,
+        draft_length=policy.draft_length,
+        window=policy.window,
+        explanation=policy.explanation,
+    )
 
 
 def _unknown_edge(edge_id: str, fleet: Fleet) -> UnknownEdgeError:

@@ -5,6 +5,7 @@ import { AskForKey, follow, request, useKey } from "./connection.js";
 import { byId, element, setText, setTitle } from "./dom.js";
 import { EdgeTable } from "./edges.js";
 import { ago, amount, gauge, milliseconds, percent, plural, whole } from "./format.js";
+import { Scatter } from "./scatter.js";
 import { VerifierList, setBar } from "./verifiers.js";
 
 const RANGES = [["5 min", 300], ["30 min", 1800], ["3 h", 10800], ["24 h", 86400]];
@@ -18,6 +19,7 @@ const view = {
   range: 300,
   chartsDueAt: 0,
   chartsFor: null,
+  isChosen: false,
 };
 
 const charts = new Charts(byId("charts"));
@@ -31,6 +33,8 @@ const edges = new EdgeTable({
   filter: byId("filter"),
   onSelect: select,
 });
+
+const scatter = new Scatter(byId("scatter"), { onSelect: select });
 
 function onEvent(kind, data) {
   if (kind === "fleet") {
@@ -50,13 +54,16 @@ function onEvent(kind, data) {
   drawTiles(data);
   verifiers.update(data.verifiers);
   edges.update();
+  scatter.update([...edges.edges.values()], edges.selected);
   drawDetail();
   drawConnection();
   refreshCharts();
 }
 
 function chooseEdge() {
-  if (edges.selected !== null && edges.edges.has(edges.selected)) return;
+  const known = edges.edges.get(edges.selected);
+  // Before anything is measured nobody is the busiest: the choice is made again then.
+  if (known !== undefined && (view.isChosen || known.tokens_per_s !== null)) return;
   const wanted = decodeURIComponent(location.hash.slice(1));
   if (edges.edges.has(wanted)) return select(wanted);
   let busiest = null;
@@ -67,11 +74,14 @@ function chooseEdge() {
 }
 
 function select(id, { isChosen = true } = {}) {
+  if (edges.selected === id && !isChosen) return;
   edges.selected = id;
+  view.isChosen = isChosen;
   if (isChosen && id !== null) history.replaceState(null, "", `#${encodeURIComponent(id)}`);
   if (isChosen) setText(byId("pin-note"), "");
   view.chartsDueAt = 0;
   edges.draw();
+  scatter.update([...edges.edges.values()], id);
   drawDetail();
   refreshCharts();
 }

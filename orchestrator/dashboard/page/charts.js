@@ -1,15 +1,15 @@
 // Charts of one edge over one time axis, drawn as SVG: a line each, a band for jitter, steps for what is set and not measured.
 
-import { byId, element, setText, shape } from "./dom.js";
-import { amount, clock, milliseconds, percent } from "./format.js";
+import { element, setText, shape } from "./dom.js";
+import { amount, clock, length, milliseconds, percent } from "./format.js";
 
 const PANELS = [
   { key: "rtt_s", label: "Round trip", tell: milliseconds, style: "rtt", band: "jitter_s", least: 0.01 },
   { key: "acceptance_probability", label: "Acceptance", tell: percent, style: "acceptance", top: 1 },
-  { key: "draft_length", label: "Draft length", tell: amount, style: "draft", steps: true, least: 4 },
+  { key: "draft_length", label: "Draft length", tell: length, style: "draft", steps: true, least: 4 },
   { key: "tokens_per_s", label: "Tokens/s", tell: amount, style: "tokens", least: 1 },
 ];
-const HEIGHT = 92;
+const HEIGHT = 80;
 const LEFT = 58;
 const RIGHT = 10;
 const TOP = 8;

@@ -49,7 +49,7 @@ export class EdgeTable {
       this.sort = { key: column.key, isDown: isSame ? !this.sort.isDown : column.cell === "number" };
       this.update();
     });
-    return element("div", { className: `${column.cell} ${column.key}`, attributes: { role: "columnheader" } }, button);
+    return element("div", { className: `${column.cell} c-${column.key}`, attributes: { role: "columnheader" } }, button);
   }
 
   update() {
@@ -105,9 +105,9 @@ export class EdgeTable {
   row() {
     const dot = element("i", { className: "dot" });
     const name = element("span");
-    const cells = COLUMNS.slice(1).map((column) => element("div", { className: `${column.cell} ${column.key}`, attributes: { role: "gridcell" } }));
+    const cells = COLUMNS.slice(1).map((column) => element("div", { className: `${column.cell} c-${column.key}`, attributes: { role: "gridcell" } }));
     const line = element("div", { className: "grid-row", attributes: { role: "row" } },
-      element("div", { className: "name id", attributes: { role: "gridcell" } }, dot, name), ...cells);
+      element("div", { className: "name c-id", attributes: { role: "gridcell" } }, dot, name), ...cells);
     const jitter = element("small");
     const rtt = element("span");
     cells[1].append(rtt, jitter);

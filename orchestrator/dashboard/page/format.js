@@ -32,6 +32,9 @@ export function whole(value) {
   return isKnown(value) ? Math.round(value).toLocaleString("en-US") : UNKNOWN;
 }
 
+// A mean of whole numbers; the numbers themselves need no digits.
+export const length = (value) => (Number.isInteger(value) ? whole(value) : amount(value));
+
 export function clock(at) {
   return new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 }
