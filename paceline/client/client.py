@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -217,6 +217,11 @@ class Client:
         info = await self._connector.describe(verifier)
         self._surroundings.meter.add_rtt(verifier, info.rtt_s)
         return info
+
+    async def keep_only(self, verifiers: Collection[Address]) -> None:
+        """Forget other verifiers and close the connections to them; generations that use one are not disturbed."""
+        self._surroundings.meter.keep_only(verifiers)
+        await self._connector.keep_only(verifiers)
 
     def rtt_s(self, verifier: Address) -> float:
         """Return the round trip to a verifier in seconds; 0 if it was never measured."""

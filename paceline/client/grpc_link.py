@@ -4,7 +4,7 @@ What gRPC raises is translated here, by the table in `paceline.client.status`, a
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -212,6 +212,12 @@ class GrpcConnector:
             protocol_version=answer.protocol_version,
             rtt_s=self._clock.now_s() - started_s,
         )
+
+    async def keep_only(self, addresses: Collection[Address]) -> None:
+        """See `Connector`."""
+        for address in set(self._current).difference(addresses):
+            self._retired.append(self._current.pop(address))
+        await self._sweep()
 
     async def close(self) -> None:
         """See `Connector`."""

@@ -4,6 +4,7 @@ A link carries messages in order in both directions. Every wait is bounded: by `
 `silence_s` from then on.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,6 +85,10 @@ class Connector(Protocol):
             TransportError: it cannot be reached.
             PacelineError: it refuses, and says why.
         """
+        ...
+
+    async def keep_only(self, addresses: Collection[Address]) -> None:
+        """Close the connections to other verifiers; streams that are open come to their end first."""
         ...
 
     async def close(self) -> None:

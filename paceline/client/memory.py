@@ -6,7 +6,7 @@ number of bytes under way, time-outs, and a peer that ends the stream or vanishe
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from paceline.client.link import VerifierInfo
@@ -202,6 +202,9 @@ class MemoryConnector:
     async def describe(self, address: Address) -> VerifierInfo:
         """See `Connector`."""
         return await self._servers[address].describe(address)
+
+    async def keep_only(self, addresses: Collection[Address]) -> None:
+        """There is nothing to close."""
 
     async def close(self) -> None:
         """There is nothing to close."""

@@ -1,5 +1,6 @@
 """What a client measures while it generates: round trips, acceptance, times of drafter and verifier. Pure."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from paceline.control.measuring import (
@@ -92,6 +93,11 @@ class Meter:
     def drafted(self, took_s: float, num_tokens: int) -> None:
         """The drafter gave so many tokens, waiting for the drafting thread included."""
         self._draft_s.add(took_s, num_tokens)
+
+    def keep_only(self, verifiers: Collection[Address]) -> None:
+        """Forget what is known of other verifiers, but for the one in use."""
+        kept = {*verifiers, self.in_use}
+        self._verifiers = {one: known for one, known in self._verifiers.items() if one in kept}
 
     # --- what follows
 

@@ -29,6 +29,7 @@ from paceline.client import (
     GenerationResult,
     RetryPolicy,
 )
+from paceline.client.grpc_link import GrpcConnector
 from paceline.drafter import Drafter
 from paceline.engine.engine import Engine
 from paceline.errors import (
@@ -244,6 +245,34 @@ def test_describe_measures_the_round_trip() -> None:
         assert info.target == target.identity
         assert info.protocol_version == 1
         assert 0.05 <= result.statistics.rtt_s <= info.rtt_s < 0.5
+
+    run_async(main())
+
+
+def test_connections_that_nobody_needs_are_closed_and_no_stream_with_them() -> None:
+    async def main() -> None:
+        async with (
+            verifier() as (served, _),
+            verifier() as (other, _),
+            client([served.address]) as asking,
+        ):
+            connector = asking._connector
+            assert isinstance(connector, GrpcConnector)
+            await asking.probe(other.address)
+            async with asking.generate(
+                prompt_ids=PROMPT, max_tokens=COUNT, sampling=NOISY
+            ) as generation:
+                await anext(generation)
+                await asking.keep_only([])
+                # One still carries the stream.
+                assert (len(connector._current), len(connector._retired)) == (0, 1)
+                result = await generation.complete()
+            assert result.token_ids == expected(NOISY)
+            assert result.statistics.reconnects == 0
+            await asking.keep_only([])
+            assert not connector._retired
+            assert asking.rtt_s(other.address) == 0.0
+            assert asking.rtt_s(served.address) > 0.0  # it was in use last
 
     run_async(main())
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from edge.chat import chat
 from edge.command import edge
+from edge.control_options import control_options, control_settings, host_id
 from edge.generate import OutputSettings, check_line, conversation, generate
 from edge.options import (
     AnswerSettings,
@@ -23,6 +24,7 @@ from paceline.command import run
 from paceline.errors import ConfigError
 from paceline.prompts import Message, PromptLine
 from paceline.settings import Address
+from paceline.topics import check_id
 
 USER = Message(role="user", content="Hello")
 SYSTEM = Message(role="system", content="Be brief")
@@ -64,6 +66,54 @@ def test_options_become_settings() -> None:
         assert part in shown
 
 
+@pytest.mark.parametrize(
+    ("arguments", "policy", "drafting"),
+    [
+        ("", "closed-form", (8, 64)),
+        ("--draft-length 5", "fixed", (5, 64)),
+        ("--window 9", "fixed", (8, 9)),
+        ("--draft-length 5 --length-policy closed-form", "closed-form", (5, 64)),
+        ("--length-policy fixed", "fixed", (8, 64)),
+    ],
+)
+def test_who_says_how_far_to_draft_means_it(
+    arguments: str, policy: str, drafting: tuple[int, int]
+) -> None:
+    shown = CliRunner().invoke(probe, arguments.split(), catch_exceptions=False).output
+    assert f"<LengthPolicy.{policy.upper().replace('-', '_')}: '{policy}'>" in shown
+    assert f"draft_length={drafting[0]}, window={drafting[1]}" in shown
+
+
+@click.command()
+@control_options
+@agent_options
+def member(**values: Any) -> None:
+    """Take the options and show the settings of the control plane."""
+    click.echo(repr(control_settings(values)))
+
+
+def test_a_broker_makes_an_edge_a_member() -> None:
+    def shown(arguments: str) -> str:
+        return CliRunner().invoke(member, arguments.split(), catch_exceptions=False).output
+
+    assert shown("") == "None\n"
+    alone = shown("--broker b:1883 --insecure")
+    assert f"edge_id={host_id(socket.gethostname())!r}, telemetry_interval_s=5.0" in alone
+    assert "insecure=True" in alone
+    assert "follow_verifiers=True" in alone
+    told = shown("--broker b:1 --edge-id kiosk --telemetry-interval 2s --no-follow-verifiers")
+    assert "edge_id='kiosk', telemetry_interval_s=2.0, follow_verifiers=False" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("kiosk-7.lan", "kiosk-7.lan"), ("Büro #3", "B-ro--3"), ("x" * 99, "x" * 64), ("", "edge")],
+)
+def test_a_host_name_becomes_an_id(name: str, known: str) -> None:
+    assert host_id(name) == known
+    assert check_id(host_id(name)) == known
+
+
 def test_generate_and_chat_have_the_same_flags() -> None:
     of_generate = {parameter.name for parameter in generate.params}
     of_chat = {parameter.name for parameter in chat.params}
@@ -98,6 +148,10 @@ def test_every_option_has_help(command: click.Command) -> None:
         (["edge", "--listen", "0.0.0.0:0", "--api-key", "short"], "--api-key"),
         (["edge", "--max-concurrent", "0"], "--max-concurrent"),
         (["edge", "--max-tokens", "0"], "--max-tokens"),
+        (["edge", "--edge-id", "kiosk"], "--edge-id: got it without --broker"),
+        (["edge", "--broker", "b:1", "--edge-id", "a/b"], "--edge-id: id: got 'a/b'"),
+        (["edge", "--broker", "b:1", "--telemetry-interval", "0.5s"], "--telemetry-interval"),
+        (["edge", "--window", "5000"], "--window"),
         (["edge", "--target", "./nothing.gguf"], "nothing.gguf"),
     ],
 )
