@@ -91,6 +91,7 @@ def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
             f"ca_file: cannot read certificates from {settings.ca_file}: {error}"
         ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = _ClosingSocket
     if settings.cert_file is not None:
         try:
             context.load_cert_chain(settings.cert_file, settings.key_file)
@@ -99,3 +100,14 @@ def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
                 f"cert_file, key_file: cannot read {settings.cert_file} with {settings.key_file}: {error}"
             ) from error
     return context
+
+
+class _ClosingSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails; paho leaves that to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the base class has it so
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise

@@ -80,6 +80,8 @@ def test_what_is_cleared_is_gone(run: Run) -> None:
             control_link(settings, name="orchestrator") as orchestrator,
         ):
             messages = reader.messages()
+            # Else a value could come twice: because it is retained, and because it is said.
+            await reader.connected()
             orchestrator.publish(EDGE_POLICY, "kiosk-7", policy(1))
             await until(messages, policy(1))
             orchestrator.publish(EDGE_POLICY, "kiosk-7", None)
@@ -141,6 +143,7 @@ def test_who_leaves_says_so_once(run: Run) -> None:
             settings, name="reader", subscriptions=(EDGE_PRESENCE, ORCHESTRATOR_PRESENCE)
         ) as reader:
             messages = reader.messages()
+            await reader.connected()
             async with edge_link(settings, "kiosk-7") as edge:
                 edge.publish(EDGE_PRESENCE, "kiosk-7", here())
                 assert (await anext(messages)).value == here()

@@ -91,8 +91,8 @@ class MosquittoRig:
 @asynccontextmanager
 async def running_rig(rig: BrokerRig) -> AsyncIterator[BrokerRig]:
     """Start it; stop it when left, whatever happens."""
-    await rig.start()
     try:
+        await rig.start()
         yield rig
     finally:
         await rig.stop()

@@ -148,8 +148,6 @@ def test_a_subscription_that_is_refused_is_told(caplog: pytest.LogCaptureFixture
 
 
 @needs_mosquitto
-# paho leaves the socket of a failed handshake to the garbage collector.
-@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 def test_tls_with_certificates_on_both_sides(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
