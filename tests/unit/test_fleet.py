@@ -256,9 +256,25 @@ def test_the_edge_offline_for_longest_makes_room_then_newcomers_are_refused() ->
         ],
     )
     assert set(fleet.edges) == {"old", "on", "x"}
-    fleet = fold(fleet, [seen("y"), seen("z"), told("z"), Pinned(edge_id="z", draft_length=1)])
+    fleet = fold(
+        fleet,
+        [
+            seen("y"),
+            seen("z"),
+            told("z"),
+            Pinned(edge_id="z", draft_length=1),
+            PolicySeen(edge_id="z", policy=POLICY),
+        ],
+    )
     assert set(fleet.edges) == {"on", "x", "y"}
-    assert (fleet.ignored.forgotten, fleet.ignored.refused) == (2, 3)
+    assert (fleet.ignored.forgotten, fleet.ignored.refused) == (2, 4)
+
+
+def test_who_came_back_within_a_batch_is_not_forgotten_in_it() -> None:
+    small = Fleet(settings=FleetSettings(edges_most=2))
+    fleet = fold(small, [seen("a", online=False), seen("b", online=False, at_s=1.0)])
+    fleet = fold(fleet, [seen("c"), seen("b", at_s=2.0), seen("d")])
+    assert set(fleet.edges) == {"b", "c"}
 
 
 def test_ids_that_never_say_anything_again_make_room_as_well() -> None:

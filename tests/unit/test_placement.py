@@ -109,6 +109,19 @@ def test_another_tokenizer_never_fits() -> None:
     assert placed(fleet).verifiers == ()
 
 
+def test_a_policy_that_names_what_can_not_serve_the_edge_is_mended() -> None:
+    other = replace(TARGET, tokenizer_fingerprint=b"o" * 32)
+    fleet = fleet_of(
+        verifier_seen("a", target=other), verifier_seen("b"), edge_at("", {A: 1, B: 90})
+    )
+    assert placed(sent(fleet, A, B)).verifiers == (B,)
+
+
+def test_a_verifier_of_which_only_the_will_is_known_is_not_named() -> None:
+    gone = verifier_seen("b", online=False, target=None)
+    assert placed(fleet_of(verifier_seen("a"), gone, edge_at("", {A: 9}))).verifiers == (A,)
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -164,9 +164,13 @@ def test_but_it_is_told_of_verifiers() -> None:
     assert "not known yet" in policy.explanation
 
 
-@pytest.mark.parametrize("why", ["offline", "silent", "old"])
+@pytest.mark.parametrize("why", ["offline", "silent", "old", "new"])
 def test_who_is_not_heard_of_gets_no_policy(why: str) -> None:
     fleet = fleet_of(verifier_seen("a"), word(1))
+    if why == "new":
+        there = Presence(online=True, incarnation=1)
+        fleet = fleet_of(verifier_seen("a"), EdgeSeen(edge_id="e", presence=there, at_s=6.0))
+        assert "measured nothing yet" in explain(fleet, "e", now_s=6.0)
     if why == "offline":
         gone = Presence(online=False, incarnation=1)
         fleet = fold(fleet, [EdgeSeen(edge_id="e", presence=gone, at_s=6.0)])
