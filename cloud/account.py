@@ -43,7 +43,7 @@ class VerifierStatistics:
     num_resumed: int
     """Streams that came back to a session."""
     refused: Mapping[str, int]
-    """Calls refused, by the reason on the wire; OVERLOADED are those shed."""
+    """Calls refused, and sessions for which there was no memory, by the reason on the wire; OVERLOADED are those shed."""
     ended: Mapping[str, int]
     """Sessions ended, by ENDS."""
     prompt_tokens: int

@@ -98,9 +98,9 @@ class LoadWindow:
         return max(0.0, (together - rows * sum(each.step_s for each in self._slices)) / spread)
 
     def _slice(self, at_s: float) -> _Slice:
-        self._forget(at_s)
         number = _number(at_s)
-        if not self._slices or self._slices[-1].number < number:
+        if not self._slices or self._slices[-1].number != number:
+            self._forget(at_s)
             self._slices.append(_Slice(number=number))
         return self._slices[-1]
 

@@ -41,6 +41,7 @@ class Workload:
             return  # closed meanwhile, and in `_closing`
         if error is not None:
             entry.cache = Cache.NONE
+            self._registry.account.refused[error.reason] += 1
             self._registry.fail(entry, error)
             return
         entry.cache = Cache.HELD

@@ -10,7 +10,7 @@ from cloud.overview import overview
 from cloud.status import MAX_ID, Teller, advertised, default_id, status
 from cloud.worker import Worker, WorkerSettings
 from paceline.codec.control import encode_control, parse_status
-from paceline.errors import ConfigError, ModelError
+from paceline.errors import ConfigError, ModelError, OverloadedError
 from paceline.messages import Close, CloseReason, Proposal
 from paceline.mqtt.settings import BrokerSettings
 from paceline.settings import Address
@@ -69,6 +69,18 @@ def test_every_way_to_end_is_told_apart() -> None:
     now = statistics(house)
     assert now.ended == {"stop": 1, "length": 1, "abort": 1, "error": 1}
     assert now.duration.num_values == 2, "those whose text ended"
+
+
+def test_a_session_without_memory_counts_as_shed() -> None:
+    house = House()
+    entry, stream = house.open()
+    house.workload.take_cache_orders()
+    house.workload.cache_opened(entry.key, OverloadedError("cache: full"))
+    now = statistics(house)
+    assert now.refused == {"OVERLOADED": 1}
+    assert (now.num_opened, now.ended["error"], now.committed) == (1, 1, 0)
+    assert now.first_token.num_values == now.duration.num_values == 0
+    assert stream.is_over
 
 
 def test_a_verifier_has_news_when_it_fills_up_gets_room_or_drains() -> None:
