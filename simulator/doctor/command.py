@@ -1,15 +1,13 @@
 """`paceline doctor`: says what is missing, and what to do about it."""
 
-import platform
 import sys
 from typing import Any
 
 import click
 
+from edge.control_options import control_options, control_settings
 from edge.options import agent_options, agent_settings
-from paceline.mqtt.options import broker_options, broker_settings
 from paceline.settings import ADDRESS, DURATION, Address
-from paceline.topics import check_id
 from simulator.doctor.report import Report, as_json, is_well
 from simulator.doctor.settings import DoctorSettings
 
@@ -31,13 +29,7 @@ STATUS_UNWELL = 1
     default="10s",
     help="Longest wait for each answer of the network.",
 )
-@click.option(
-    "--edge-id",
-    default=platform.node,
-    show_default="host name",
-    help="This edge's name in the control plane.",
-)
-@broker_options
+@control_options
 @agent_options
 def doctor(
     *, listen: tuple[Address, ...], load: bool, wants_json: bool, deadline: float, **values: Any
@@ -54,8 +46,7 @@ def doctor(
 
     settings = DoctorSettings(
         agent=agent_settings(values),
-        broker=broker_settings(values),
-        edge_id=check_id(values["edge_id"]),
+        control=control_settings(values),
         listen=listen,
         load=load,
         deadline_s=deadline,

@@ -111,9 +111,10 @@ def _own_certificates(settings: DoctorSettings, now: datetime) -> Iterator[Check
     connection = settings.agent.connection
     authorities: dict[str, Path | None] = {"--tls-ca": connection.ca_file}
     pairs = {"--tls-cert": (connection.cert_file, connection.key_file)}
-    if settings.broker is not None:
-        authorities["--broker-ca"] = settings.broker.ca_file
-        pairs["--broker-cert"] = (settings.broker.cert_file, settings.broker.key_file)
+    if settings.control is not None:
+        broker = settings.control.broker
+        authorities["--broker-ca"] = broker.ca_file
+        pairs["--broker-cert"] = (broker.cert_file, broker.key_file)
     for name, file in authorities.items():
         if file is not None:
             for finding in look_at_authority(file):

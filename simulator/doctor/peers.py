@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from edge.control_options import ControlSettings
 from paceline.errors import ConfigError
-from paceline.mqtt.settings import BrokerSettings
 from paceline.mqtt.settings import tls_context as broker_context
 from paceline.settings import Address
 from simulator.doctor.probes.broker import echo_topic, visit_broker
@@ -47,10 +47,10 @@ async def examine_network(
     together = judge_same_text(answered)
     if together is not None:
         tell(together)
-    if settings.broker is None:
+    if settings.control is None:
         tell(skipped("broker", "no --broker given; an edge goes by its own controller"))
     else:
-        await _broker(settings.broker, settings, now=now, tell=tell)
+        await _broker(settings.control, settings, now=now, tell=tell)
 
 
 async def _verifier(
@@ -77,12 +77,13 @@ async def _verifier(
 
 
 async def _broker(
-    broker: BrokerSettings,
+    control: ControlSettings,
     settings: DoctorSettings,
     *,
     now: datetime,
     tell: Callable[[Check], None],
 ) -> None:
+    broker, edge_id = control.broker, control.edge_id
     name = f"broker {broker.address}"
     try:
         context = broker_context(broker)
@@ -92,9 +93,9 @@ async def _broker(
     way = _Way(name=name, program="an MQTT broker", address=broker.address, context=context)
     if not await _walk(way, settings, now=now, tell=tell):
         return
-    finding = await visit_broker(broker, edge_id=settings.edge_id, deadline_s=settings.deadline_s)
+    finding = await visit_broker(broker, edge_id=edge_id, deadline_s=settings.deadline_s)
     tell(judge_login(f"{name} login", finding))
-    tell(judge_rights(f"{name} rights", finding, topic=echo_topic(settings.edge_id)))
+    tell(judge_rights(f"{name} rights", finding, topic=echo_topic(edge_id)))
     tell(judge_orchestrator(finding))
 
 

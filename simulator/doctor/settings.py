@@ -1,10 +1,9 @@
 """What to look at."""
 
-import platform
 from dataclasses import dataclass, field
 
+from edge.control_options import ControlSettings
 from edge.options import AgentSettings
-from paceline.mqtt.settings import BrokerSettings
 from paceline.settings import Address
 
 USUAL_PORTS = tuple(Address(host="127.0.0.1", port=port) for port in (50051, 8080, 8090, 1883))
@@ -16,9 +15,8 @@ class DoctorSettings:
     """What an edge or a verifier would be told, and how thoroughly to look."""
 
     agent: AgentSettings = field(default_factory=AgentSettings)
-    broker: BrokerSettings | None = None
-    edge_id: str = field(default_factory=platform.node)
-    """Under which name it would take part in the control plane."""
+    control: ControlSettings | None = None
+    """None: the edge goes by itself."""
     listen: tuple[Address, ...] = ()
     """Empty: the usual ports."""
     load: bool = False

@@ -176,3 +176,19 @@ def test_the_doctor_sees_what_the_rules_allow(secrets: Path, port: int) -> None:
             assert (wrong.reason, wrong.echo_s, wrong.orchestrator) == ("", None, "online")
 
     asyncio.run(scene())
+
+
+def test_the_doctor_and_a_running_edge_of_the_same_name_both_get_in(
+    secrets: Path, port: int
+) -> None:
+    async def scene() -> None:
+        async with _linked(secrets, "kitchen", port) as kitchen:
+            login = broker_login(secrets, "kitchen", port=port)
+            finding = await visit_broker(login, edge_id="kitchen", deadline_s=5.0)
+            # Either of them may be the last to come; nobody is refused.
+            assert finding.reason == ""
+            assert finding.was_replaced or finding.echo_s is not None
+            async with asyncio.timeout(BOUND_S):
+                await kitchen.connected()
+
+    asyncio.run(scene())

@@ -4,7 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from simulator.doctor.verdicts import certificates, machine, models, network, software, verifier
+from simulator.doctor.verdicts import (
+    broker,
+    certificates,
+    machine,
+    models,
+    network,
+    software,
+    verifier,
+)
 from simulator.doctor.verdicts.certificates import Certificate, CertificateFinding
 from simulator.doctor.verdicts.check import Status
 
@@ -260,3 +268,25 @@ def test_verifiers_go_together() -> None:
         assert apart is not None
         assert apart.status is FAIL
         assert "a:1 has smollm2-135m" in apart.found
+
+
+@pytest.mark.parametrize(
+    ("changes", "login", "rights", "orchestrator"),
+    [
+        ({"reason": "UNAUTHENTICATED", "error": "no"}, FAIL, SKIPPED, SKIPPED),
+        ({"reason": "TRANSPORT", "error": "no"}, FAIL, SKIPPED, SKIPPED),
+        ({}, OK, FAIL, WARN),
+        ({"echo_s": 0.01}, OK, OK, WARN),
+        ({"echo_s": 0.01, "orchestrator": "offline"}, OK, OK, WARN),
+        ({"echo_s": 0.01, "orchestrator": "online"}, OK, OK, OK),
+        ({"was_replaced": True}, OK, SKIPPED, SKIPPED),
+        ({"was_replaced": True, "orchestrator": "online"}, OK, SKIPPED, OK),
+    ],
+)
+def test_broker(
+    changes: dict[str, object], login: Status, rights: Status, orchestrator: Status
+) -> None:
+    finding = broker.BrokerFinding(**changes)  # type: ignore[arg-type]
+    assert broker.judge_login("login", finding).status is login
+    assert broker.judge_rights("rights", finding, topic="a/b").status is rights
+    assert broker.judge_orchestrator(finding).status is orchestrator

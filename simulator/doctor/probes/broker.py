@@ -5,10 +5,12 @@ import contextlib
 import secrets
 from dataclasses import replace
 
+import aiomqtt
+
 from paceline.clock import MonotonicClock
 from paceline.control.messages import Presence
-from paceline.errors import PacelineError, RemoteProtocolError
-from paceline.mqtt.connection import QOS, connection, subscribe
+from paceline.errors import LinkClosed, PacelineError, RemoteProtocolError
+from paceline.mqtt.connection import QOS, connection, subscribe, until_lost
 from paceline.mqtt.settings import BrokerSettings, tls_context
 from paceline.topics import ORCHESTRATOR_PRESENCE, PREFIX, check_id
 from simulator.doctor.verdicts.broker import BrokerFinding
@@ -41,47 +43,62 @@ async def visit_broker(
             asyncio.timeout(3 * deadline_s),
             connection(
                 replace(settings, timeout_s=deadline_s),
-                # Never the edge's own: a running one would be thrown out.
+                # Not the edge's own: a running one would be thrown out, where the broker does not insist on the user's name.
                 identifier=f"doctor-{secrets.token_hex(6)}",
                 will=None,
                 deliver=visit.deliver,
                 context=tls_context(settings),
             ) as client,
         ):
-            presence = ORCHESTRATOR_PRESENCE.name()
-            await subscribe(client, ((presence, QOS), (topic, QOS)))
-            started_s = visit.clock.now_s()
-            await client.publish(topic, visit.nonce, qos=QOS)
-            await _within(visit.came_back, deadline_s)
-            await _within(visit.presence_came, GRACE_S)
+            visit.was_let_in = True
+            try:
+                async with asyncio.TaskGroup() as group:
+                    watching = group.create_task(until_lost(client))
+                    await visit.talk(client, deadline_s=deadline_s)
+                    watching.cancel()
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from None
     except TimeoutError:
         return BrokerFinding(reason="TRANSPORT", error=f"no answer within {3 * deadline_s:g} s")
     except PacelineError as error:
-        return BrokerFinding(reason=error.reason, error=str(error))
-    echo_s = None if visit.at_s is None else visit.at_s - started_s
-    return BrokerFinding(echo_s=echo_s, orchestrator=visit.orchestrator)
+        if not (visit.was_let_in and isinstance(error, LinkClosed)):
+            return BrokerFinding(reason=error.reason, error=str(error))
+        # One name, one connection: the edge of this name runs, and came back.
+        return BrokerFinding(was_replaced=True, orchestrator=visit.orchestrator)
+    return BrokerFinding(echo_s=visit.echo_s, orchestrator=visit.orchestrator)
 
 
 class _Visit:
     """What came while we were there."""
 
     def __init__(self, topic: str) -> None:
-        self.clock = MonotonicClock()
-        self.nonce = secrets.token_bytes(16)
-        self.came_back = asyncio.Event()
-        self.presence_came = asyncio.Event()
-        self.at_s: float | None = None
+        self._clock = MonotonicClock()
+        self._nonce = secrets.token_bytes(16)
+        self._came_back = asyncio.Event()
+        self._presence_came = asyncio.Event()
+        self.was_let_in = False
+        self.echo_s: float | None = None
+        self._started_s = 0.0
         self.orchestrator: str | None = None
         self._topic = topic
 
+    async def talk(self, client: aiomqtt.Client, *, deadline_s: float) -> None:
+        """Say something to ourselves and listen."""
+        presence = ORCHESTRATOR_PRESENCE.name()
+        await subscribe(client, ((presence, QOS), (self._topic, QOS)))
+        self._started_s = self._clock.now_s()
+        await client.publish(self._topic, self._nonce, qos=QOS)
+        await _within(self._came_back, deadline_s)
+        await _within(self._presence_came, GRACE_S)
+
     def deliver(self, name: str, payload: bytes) -> None:
         """Take a message in."""
-        if name == self._topic and payload == self.nonce:
-            self.at_s = self.clock.now_s()
-            self.came_back.set()
+        if name == self._topic and payload == self._nonce:
+            self.echo_s = self._clock.now_s() - self._started_s
+            self._came_back.set()
         elif name == ORCHESTRATOR_PRESENCE.name():
             self.orchestrator = _told(payload)
-            self.presence_came.set()
+            self._presence_came.set()
 
 
 def _told(payload: bytes) -> str | None:

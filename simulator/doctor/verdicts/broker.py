@@ -12,6 +12,8 @@ class BrokerFinding:
     reason: str = ""
     """Wire reason why it ended early; empty: we were let in."""
     error: str = ""
+    was_replaced: bool = False
+    """We were let in, and then another program of the same name took our place."""
     echo_s: float | None = None
     """How long a message to ourselves took; None: it did not come back."""
     orchestrator: str | None = None
@@ -47,6 +49,8 @@ def judge_rights(name: str, finding: BrokerFinding, *, topic: str) -> Check:
     """
     if finding.reason:
         return skipped(name, "no login")
+    if finding.was_replaced:
+        return skipped(name, "a running program of the same name took our place; end it to check")
     if finding.echo_s is not None:
         return passed(name, f"a message to ourselves came back in {finding.echo_s * 1e3:.1f} ms")
     return failed(
@@ -61,6 +65,8 @@ def judge_orchestrator(finding: BrokerFinding) -> Check:
     """Judge whether somebody steers; edges do without."""
     if finding.reason:
         return skipped("orchestrator", "no login at the broker")
+    if finding.orchestrator is None and finding.was_replaced:
+        return skipped("orchestrator", "not seen before another program took our place")
     if finding.orchestrator == "online":
         return passed("orchestrator", "online")
     found = finding.orchestrator or "never seen at this broker"
