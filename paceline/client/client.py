@@ -180,9 +180,10 @@ class Client:
 
     @property
     def serving(self) -> Address | None:
-        """The verifier that opened a session last, while generations run."""
+        """The verifier that opened a session last, while generations have a stream."""
         around = self._surroundings
-        return around.meter.in_use if around.running else None
+        is_served = any(runner.is_connected for runner in around.running)
+        return around.meter.in_use if is_served else None
 
     def counters(self) -> EdgeCounters:
         """Return sums over all generations of this client, those under way included."""

@@ -100,6 +100,8 @@ class DraftingPump:
         """The drafter is left alone for good."""
         self.tokens_per_message = 1
         """Most tokens drafted at a time; may change while it runs."""
+        self.log_fields: dict[str, str] = {}
+        """What log lines say of the session."""
 
     async def run(self, drafter: Drafter) -> None:
         """Draft until the session is over. A drafter that fails is left alone from then on, which is logged."""
@@ -113,7 +115,10 @@ class DraftingPump:
             await self._pump(holder)
         except ModelError as error:
             logger.warning(
-                "drafter %s failed, the text goes on without drafts: %s", drafter.name, error
+                "drafter %s failed, the text goes on without drafts: %s",
+                drafter.name,
+                error,
+                extra=self.log_fields,
             )
             self.has_failed = True
             self._apply(Steer(draft_length=0, window=session.window))

@@ -186,6 +186,11 @@ class SessionRunner:
                         await asyncio.wait({links})
             links.cancel()
 
+    @property
+    def is_connected(self) -> bool:
+        """It has a stream."""
+        return self._link is not None
+
     def statistics(self, *, now_s: float) -> Statistics:
         """Return what was counted up to now."""
         return self._tally.statistics(
@@ -354,4 +359,5 @@ class SessionRunner:
             self._resume_at = parse_address(opened.address) if opened.address else address
         self._around.meter.in_use = address
         self._log_fields = {"session": log_name(opened.session_id)}
+        self._pump.log_fields = self._log_fields
         logger.info("session opened at %s", address, extra=self._log_fields)

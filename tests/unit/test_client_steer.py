@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from harness.drafters import Broken, GuessingDrafter, toy_drafter
-from harness.toy_client import PROMPT, TARGET, generation, place, surroundings, tokenizer
+from harness.toy_client import PROMPT, TARGET, client_of, generation, place, surroundings, tokenizer
 from harness.toy_cloud import ToyCloud
 from harness.virtual_time import LoopClock, run_virtually
 
@@ -200,10 +200,13 @@ def test_a_draining_verifier_is_left_as_soon_as_there_is_another() -> None:
                 clouds[0].drain()
                 tokens += await _tokens(answer, until=20)
                 assert _firsts(clouds[1]) == []
+                assert client_of(around).serving == place(0)
                 _assign(around, place(0), place(1))
                 tokens += await _tokens(answer, until=COUNT)
+                assert client_of(around).serving == place(1)
             assert tuple(tokens) == EXPECTED
             assert _firsts(clouds[1]) == [Open]
+            assert client_of(around).serving is None
 
     run_virtually(main())
 
