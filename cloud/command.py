@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from cloud.options import cloud_options
+from paceline.errors import ConfigError
 
 
 @click.command()
@@ -25,6 +26,10 @@ def cloud(**options: Any) -> None:
     if options["ray"]:
         from cloud.ray_program import run  # noqa: PLC0415
     else:
+        if options["replicas"] != 1 or options["ray_address"] is not None:
+            raise ConfigError(
+                "--replicas, --ray-address: they need --ray; give it, or leave them out"
+            )
         from cloud.program import run  # noqa: PLC0415
 
     run(options)

@@ -81,14 +81,15 @@ class IngressCall:
         Raises:
             CallRefused: it aborted the call.
         """
-        # The task must not fail: its group would then cancel whoever iterates, which is Serve's own code.
-        async with asyncio.TaskGroup() as group:
-            serving = group.create_task(self._run(serve))
-            try:
-                while (message := await self._responses.get()) is not None:
-                    yield message
-            finally:
-                serving.cancel()
+        # No group: a generator is left by an exception that a group would wrap, and a task that failed in a group would
+        # cancel whoever iterates, which is Serve's own code.
+        serving = asyncio.create_task(self._run(serve))  # noqa: TID251
+        try:
+            while (message := await self._responses.get()) is not None:
+                yield message
+        finally:
+            serving.cancel()
+            await asyncio.wait({serving})
         if self._failure is not None:
             raise self._failure
 

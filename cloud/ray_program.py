@@ -1,15 +1,15 @@
 """`paceline cloud --ray`: start or join Ray, deploy the replicas, serve until a signal, drain, and leave nothing behind."""
 
+import asyncio
 import logging
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import grpc
@@ -20,7 +20,11 @@ from cloud.program import check_port
 from paceline.console import progress
 from paceline.engine.loading import resolve
 from paceline.errors import ConfigError, ModelError, TransportError
+from paceline.metrics.serving import METRICS_PATH, serving_metrics
 from paceline.settings import Address, set_default_environment
+
+if TYPE_CHECKING:
+    from cloud.ray_reports import Reports
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +44,8 @@ ENVIRONMENT = {
     "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
     # One event loop per replica: messages need not change threads, and gRPC for Python wants no second loop.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    # Between proxy and replica gRPC instead of actor calls: 0.6 ms less per round trip (benchmarks/ray_latency.py).
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_LOG_TO_STDERR": "0",
 }
 """Read by Ray's own processes when they start; what the user has set stays."""
@@ -64,40 +70,13 @@ def run(options: Mapping[str, Any]) -> None:
     if options["ray_address"] is None:
         resolve(options["target"])  # tells now what the replicas would tell in a traceback
     listen = _with_port(settings.server.listen)
-    with running_ray(options), _signals() as signals:
-        with progress(f"starting {options['replicas']} replicas"):
+    metrics_listen = options["metrics_listen"]
+    if metrics_listen is not None:
+        check_port(metrics_listen, option="--metrics-listen")
+    with running_ray(options):
+        with progress(f"starting {options['replicas']} x {options['target']}"):
             deploy(replicas.deployment({**options, "listen": listen}), listen)
-        click.echo(f"paceline cloud ready on {listen}")
-        _serve(signals)
-
-
-class Signals:
-    """Which of the two signals have come."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        """Stop."""
-        self.hurry = threading.Event()
-        """Stop at once."""
-
-    def note(self, *_: object) -> None:
-        """Take a signal."""
-        (self.hurry if self.asked.is_set() else self.asked).set()
-
-
-@contextmanager
-def _signals() -> Iterator[Signals]:
-    """Note signals while inside; before the replicas are ready they interrupt as usual."""
-    signals = Signals()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        for number in numbers:
-            signal.signal(number, signals.note)
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        asyncio.run(_serve(listen, metrics_listen))
 
 
 @contextmanager
@@ -181,23 +160,57 @@ def _await_ingress(listen: Address) -> None:
     raise TransportError(f"--ray: {listen} did not answer within {READY_S:g} s")
 
 
-def _serve(signals: Signals) -> None:
-    """Watch over the application until a signal; then drain it.
+async def _serve(listen: Address, metrics_listen: Address | None) -> None:
+    """Serve until a signal; drain; a second signal ends at once.
 
     Raises:
         TransportError: the application or the Ray cluster is gone.
     """
-    from ray import serve  # noqa: PLC0415 - an extra
+    from cloud.ray_reports import Reports  # noqa: PLC0415 - an extra
 
-    while not signals.asked.wait(WATCH_S):
-        if not _is_deployed():
+    asked, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if asked.is_set() else asked).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    reports = Reports(APPLICATION)
+    async with serving_metrics(reports.registry, metrics_listen) as metrics:
+        if metrics is not None:
+            click.echo(f"paceline cloud metrics on http://{metrics}{METRICS_PATH}")
+        click.echo(f"paceline cloud ready on {listen}")
+        await _watch(asked, reports if metrics is not None else None)
+        await _drain(hurry)
+
+
+async def _watch(asked: asyncio.Event, reports: "Reports | None") -> None:
+    """Return when a signal asks to stop.
+
+    Raises:
+        TransportError: the application or the Ray cluster is gone.
+    """
+    while not asked.is_set():
+        if not await asyncio.to_thread(_is_deployed):
             raise TransportError(
                 f"--ray: the application {APPLICATION!r} is gone; somebody has deleted it, or the Ray cluster has ended"
             )
+        if reports is not None:
+            await asyncio.to_thread(reports.refresh)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_S):
+                await asked.wait()
+
+
+async def _drain(hurry: asyncio.Event) -> None:
+    """Have Serve stop the replicas, which lets their edges move; return when they are gone, or somebody is in a hurry."""
+    from ray import serve  # noqa: PLC0415 - an extra
+
     log.info("draining")
     serve.delete(APPLICATION, _blocking=False)
-    while _is_deployed() and not signals.hurry.wait(LOOK_S):
-        pass
+    while not hurry.is_set() and await asyncio.to_thread(_is_deployed):  # noqa: ASYNC110 - Serve sets no event
+        await asyncio.sleep(LOOK_S)
 
 
 def _is_deployed() -> bool:

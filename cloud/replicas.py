@@ -199,6 +199,11 @@ def application(arguments: dict[str, Any]) -> Application:
     if log_level not in LEVELS:
         raise ConfigError(f"log-level: got {log_level!r}, expected one of {', '.join(LEVELS)}")
     options = parse_options(words)
+    if options["metrics_listen"] is not None:
+        raise ConfigError(
+            "metrics-listen: an application has no process of its own to be scraped; leave it out, or deploy with "
+            "`paceline cloud --ray`"
+        )
     return deployment({**options, "log_level": log_level, "replicas": num_replicas})
 
 
@@ -241,11 +246,11 @@ def replica_settings(options: Mapping[str, Any]) -> VerifierSettings:
                 f"--{name.replace('_', '-')}: the ingress of Ray Serve does no TLS; leave it out and put a server that "
                 "does before it, or run `paceline cloud` without --ray"
             )
-    for name in ("broker", "verifier_id", "advertise", "metrics_listen"):
+    for name in ("broker", "verifier_id", "advertise"):
         if options[name] is not None:
             raise ConfigError(
-                f"--{name.replace('_', '-')}: does not go with --ray: replicas come and go behind one address, and Ray tells "
-                "how they are; leave it out, or run `paceline cloud` without --ray"
+                f"--{name.replace('_', '-')}: replicas behind Ray Serve do not take part in the fleet yet; leave it out and "
+                "name the ingress by --cloud at the edges, or run `paceline cloud` without --ray"
             )
     if not (options["listen"].is_loopback or options["insecure"]):
         raise ConfigError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.processes import free_port
 from ray import serve
+from ray.exceptions import RayActorError
 
 from cloud.ray_program import APPLICATION, ENVIRONMENT, deploy, running_ray
 from cloud.replicas import ReplicaReport, application, deployment, parse_options
@@ -32,22 +33,21 @@ class RayHouse:
     async def until(
         self, condition: Callable[[Sequence[ReplicaReport]], bool], *, timeout_s: float = 30.0
     ) -> Sequence[ReplicaReport]:
-        """Wait until the reports are so; nobody announces it."""
+        """Wait until the reports are so; nobody announces it, and a replica that has died does not report."""
         deadline_s = time.monotonic() + timeout_s
         while True:
-            reports = await self.reports()
-            if condition(reports):
+            try:
+                reports = await self.reports()
+            except RayActorError:
+                reports = ()
+            if reports and condition(reports):
                 return reports
             assert time.monotonic() < deadline_s, reports
             await asyncio.sleep(0.05)
 
-    def redeploy(self, *, replicas: int) -> None:
-        """Change how many there are; returns while the others still drain."""
-        serve.run(
-            deployment({**self.options, "replicas": replicas}),
-            name=APPLICATION,
-            route_prefix=f"/{APPLICATION}",
-        )
+    def redeploy(self) -> None:
+        """Replace all replicas, one after the other; returns when the new ones serve."""
+        serve.run(deployment(self.options), name=APPLICATION, route_prefix=f"/{APPLICATION}")
 
     def _reports(self) -> Sequence[ReplicaReport]:
         reports: Sequence[ReplicaReport] = self.handle.broadcast("report").results(timeout_s=20.0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import grpc
 import psutil
 import pytest
@@ -68,6 +70,7 @@ NOISY = SamplingSettings(temperature=0.8, seed=77, logit_bias=ENDLESS)
 LONG = 150
 """Tokens of a text that is still being written when something happens to it: 10 ms each at least."""
 STEP = "10ms"
+STREAMS = r'(?m)^paceline:num_streams\{replica="\w+"\} 1\.0$'
 READY = r"^paceline cloud ready on (127\.0\.0\.1:\d+)$"
 
 
@@ -260,6 +263,26 @@ def test_errors_are_those_of_a_verifier_of_its_own(
     run_async(run())
 
 
+def test_a_message_that_is_too_large(house: "RayHouse", engine: Engine) -> None:
+    async def run() -> None:
+        async with grpc.aio.insecure_channel(str(house.address)) as channel:
+            stream = RawStream(channel, token=TOKEN)
+            await stream.send(open_request(engine, TINY_PROMPT, max_tokens=400))
+            assert isinstance(await stream.receive(), Opened)
+            # 5 MiB of an unknown field.
+            huge = pb.VerifyRequest()
+            huge.ParseFromString(b"\x7a" + b"\x80\x80\xc0\x02" + bytes(5 << 20))
+            await stream.call.write(huge)
+            while await stream.receive() is not None:
+                pass
+            assert await stream.call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            await house.until(
+                lambda reports: all(report.statistics.num_streams == 0 for report in reports)
+            )
+
+    run_async(run())
+
+
 def test_unary_calls(house: "RayHouse", engine: Engine) -> None:
     async def run() -> None:
         async with grpc.aio.insecure_channel(str(house.address)) as channel:
@@ -302,49 +325,6 @@ def test_other_machines_are_refused(house: "RayHouse") -> None:
     run_async(run())
 
 
-def test_fewer_replicas_drain_and_sessions_move(
-    house: "RayHouse", model: Path, engine: Engine
-) -> None:
-    samplings = [replace(NOISY, seed=seed) for seed in range(4)]
-
-    async def run() -> None:
-        async with alone(engine) as address:
-            expected = await texts(address, model, samplings)
-        async with grpc.aio.insecure_channel(str(house.address)) as channel:
-            # One that does not move: it is told to, and ends its text where it is.
-            streams = [RawStream(channel, token=TOKEN) for _ in range(4)]
-            for stream in streams:
-                await stream.send(open_request(engine, TINY_PROMPT, max_tokens=40))
-                assert isinstance(await stream.receive(), Opened)
-            async with asyncio.TaskGroup() as group:
-                moving = group.create_task(texts(house.address, model, samplings))
-                await house.until(
-                    lambda reports: all(report.statistics.num_streams >= 2 for report in reports)
-                )
-                group.create_task(asyncio.to_thread(house.redeploy, replicas=1))
-                told = [group.create_task(messages(stream)) for stream in streams]
-            assert moving.result() == expected
-            kinds = [[type(message) for message in task.result()] for task in told]
-            moved = [each for each in kinds if Drain in each]
-            assert 0 < len(moved) < 4, "one replica drains, the other does not"
-            assert all(each[-1] is Commit for each in kinds), kinds
-        house.redeploy(replicas=2)
-        await house.until(lambda reports: len(reports) == 2)
-
-    run_async(run())
-
-
-async def messages(stream: RawStream) -> list[Any]:
-    """What a stream says up to its finish."""
-    said: list[Any] = []
-    while (message := await stream.receive()) is not None:
-        said.append(message)
-        if isinstance(message, Commit) and message.finish is not None:
-            await stream.send(Close(reason=CloseReason.DONE))
-            await stream.call.done_writing()
-    return said
-
-
 def test_one_of_two_replicas_is_killed(house: "RayHouse", model: Path, engine: Engine) -> None:
     samplings = [replace(NOISY, seed=seed) for seed in range(6)]
 
@@ -368,10 +348,62 @@ def test_one_of_two_replicas_is_killed(house: "RayHouse", model: Path, engine: E
     run_async(run())
 
 
+def test_a_redeployment_drains_replica_after_replica(
+    house: "RayHouse", model: Path, engine: Engine
+) -> None:
+    samplings = [replace(NOISY, seed=seed) for seed in range(4)]
+
+    async def run() -> None:
+        async with alone(engine) as address:
+            expected = await texts(address, model, samplings)
+        async with grpc.aio.insecure_channel(str(house.address)) as channel:
+            # Some that do not move: they are told to, and end their text where they are.
+            streams: list[RawStream] = []
+            before = await house.reports()
+            while any(report.statistics.num_streams == 0 for report in before):
+                assert len(streams) < 20, "the ingress gives all to one replica"
+                streams.append(RawStream(channel, token=TOKEN))
+                await streams[-1].send(open_request(engine, TINY_PROMPT, max_tokens=LONG))
+                assert isinstance(await streams[-1].receive(), Opened)
+                before = await house.reports()
+            async with asyncio.TaskGroup() as group:
+                moving = group.create_task(texts(house.address, model, samplings))
+                count = len(streams) + len(samplings)
+                await house.until(
+                    lambda reports: (
+                        sum(report.statistics.num_streams for report in reports) == count
+                    )
+                )
+                group.create_task(asyncio.to_thread(house.redeploy))
+                told = [group.create_task(messages(stream)) for stream in streams]
+            assert moving.result() == expected
+            kinds = [[type(message) for message in task.result()] for task in told]
+            # The first replica to go has told its edges; what runs on the others may be over before their turn.
+            assert any(Drain in each for each in kinds), kinds
+            assert all(each[-1] is Commit for each in kinds), kinds
+        old = {report.pid for report in before}
+        await house.until(
+            lambda reports: len(reports) == 2 and not old & {report.pid for report in reports}
+        )
+
+    run_async(run())
+
+
+async def messages(stream: RawStream) -> list[Any]:
+    """What a stream says up to its finish."""
+    said: list[Any] = []
+    while (message := await stream.receive()) is not None:
+        said.append(message)
+        if isinstance(message, Commit) and message.finish is not None:
+            await stream.send(Close(reason=CloseReason.DONE))
+            await stream.call.done_writing()
+    return said
+
+
 def test_the_program_drains_and_leaves_nothing(model: Path, engine: Engine) -> None:
     arguments = (
         *("cloud", "--ray", "--target", str(model), "--listen", "127.0.0.1:0", "--threads", "1"),
-        *("--min-step", STEP, "--drain", "300ms"),
+        *("--min-step", STEP, "--drain", "300ms", "--metrics-listen", "127.0.0.1:0"),
     )
     with running("paceline.command", *arguments, ready=READY) as child:
         assert child.ready is not None
@@ -381,8 +413,12 @@ def test_the_program_drains_and_leaves_nothing(model: Path, engine: Engine) -> N
         async def run() -> list[type]:
             async with grpc.aio.insecure_channel(address) as channel:
                 stream = RawStream(channel)
-                await stream.send(open_request(engine, TINY_PROMPT, max_tokens=400))
+                await stream.send(open_request(engine, TINY_PROMPT, max_tokens=500))
                 assert isinstance(await stream.receive(), Opened)
+                async with aiohttp.ClientSession() as scraper:
+                    url = child.wait_for(r"metrics on (\S+)$")[1]
+                    while not re.search(STREAMS, await (await scraper.get(url)).text()):  # noqa: ASYNC110
+                        await asyncio.sleep(0.1)
                 child.signal(signal.SIGTERM)
                 kinds = []
                 while (message := await stream.receive()) is not None:
@@ -395,7 +431,7 @@ def test_the_program_drains_and_leaves_nothing(model: Path, engine: Engine) -> N
         assert Commit in kinds[kinds.index(Drain) :], "it went on after the drain began"
         assert kinds[-1] is Failure
         assert child.wait(timeout_s=30.0) == 0
-        assert child.stdout.count("\n") == 1
+        assert child.stdout.count("\n") == 2
         assert "Traceback" not in child.stderr, child.stderr
         _, alive = psutil.wait_procs(started, timeout=10.0)
         assert not alive, alive
