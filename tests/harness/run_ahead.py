@@ -75,17 +75,21 @@ class RunAhead:
     def _on_drafted(self, value: tuple[int, int, int]) -> None:
         base, count, chain = value
         self._busy = False
-        if chain == self._chain:  # else a commit overtook the drafter
+        if chain == self._chain:  # else it goes on from what was contradicted meanwhile
             oks = []
             for position in range(base, base + count):
                 holds = self._wrong is None and self._random.random() < self._setting.acceptance
                 if not holds and self._wrong is None:
                     self._wrong = position
                 oks.append((position, holds))
-            self._tip = base + count
             self.num_drafted += count
-            self._last_up_s = max(self._last_up_s, self.now_s + self._delay_s())
-            self._at(self._last_up_s, "arrived", oks)
+            if self._wrong is not None and self._wrong < self._known:
+                self._wrong = None  # a commit overtook the drafter, and says otherwise
+            else:
+                self._tip = max(self._tip, base + count)
+                news = [(position, holds) for position, holds in oks if position >= self._known]
+                self._last_up_s = max(self._last_up_s, self.now_s + self._delay_s())
+                self._at(self._last_up_s, "arrived", news)
         self._draft()
 
     def _on_arrived(self, tokens: list[tuple[int, bool]]) -> None:
@@ -112,7 +116,8 @@ class RunAhead:
 
     def _on_heard(self, length: int) -> None:
         self._known = length
-        if (self._wrong is not None and self._wrong < length) or self._tip < length:
+        if self._wrong is not None and self._wrong < length:
             self._tip, self._wrong = length, None
             self._chain += 1
+        self._tip = max(self._tip, length)
         self._draft()
