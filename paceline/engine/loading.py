@@ -149,6 +149,23 @@ def load_model(
     return engine
 
 
+def load_weights(
+    source: ModelSource, *, dtype: DType, device: Literal["cpu", "cuda"] = "cpu"
+) -> Any:
+    """Load a transformers model with our attention, in evaluation mode and without an engine around it.
+
+    For what needs the model itself: writing text with many sequences in step, initialising a student from its layers.
+
+    Raises:
+        ModelError: not there, not safetensors or GGUF, or an architecture that our attention cannot serve.
+    """
+    with reading_once():
+        with _translated(source, "configuration"):
+            config = AutoConfig.from_pretrained(**source.arguments)
+        check_architecture(config, name=source.name)
+        return _load_weights(source, config, dtype=dtype, device=device)
+
+
 def _resolve_bundled(name: str) -> ModelSource:
     package, distribution, file = _BUNDLED[name]
     # Not imported: its own dependencies need not be there.

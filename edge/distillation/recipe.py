@@ -1,0 +1,83 @@
+"""The folder of a run: what it was started with, so that it goes on with the same, and who works in it just now.
+
+OUT/recipe.json      what the text and the draft depend on
+text/000000/     shards of written text (`shards`)
+documents.json   licensed text that was used: name, licence, sha256
+training/        state of the training
+draft/           the draft
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edge.distillation.licensed import Document
+from paceline.errors import ConfigError
+
+RECIPE = "recipe.json"
+DOCUMENTS = "documents.json"
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Own a folder; it is made if it is not there.
+
+    Raises:
+        ConfigError: another process owns it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"out: cannot use the folder {folder}: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"out: another process works in {folder}; wait for it or choose another folder"
+            ) from error
+        yield
+
+
+def settle(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Write down what a run depends on, or check that it is what the run was started with.
+
+    Raises:
+        ConfigError: a value differs from the one the run was started with.
+    """
+    path = folder / RECIPE
+    if not path.is_file():
+        write_atomically(path, json.dumps(dict(recipe), indent=2))
+        return
+    started = json.loads(path.read_text(encoding="utf-8"))
+    for name in sorted({*started, *recipe}):
+        if started.get(name) != recipe.get(name):
+            raise ConfigError(
+                f"{name}: got {recipe.get(name)!r}, but {folder} was started with {started.get(name)!r}; give the same "
+                "or choose a new folder"
+            )
+
+
+def note_documents(folder: Path, documents: Sequence[Document]) -> str:
+    """Write down where licensed text is from; return a fingerprint of all of it."""
+    origins = json.dumps([document.origin for document in documents], indent=1)
+    write_atomically(folder / DOCUMENTS, origins)
+    return hashlib.sha256(origins.encode()).hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file: a reader, or a process that comes after a kill, sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.unfinished")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,40 @@
+"""Runs the stages of a distillation one after another, each from where it was left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edge.distillation.progress import Progress
+from edge.distillation.recipe import working_in
+from edge.distillation.write_stage import WriteStage, write_text
+from edge.distillation.writing import WritingSettings
+
+
+def run(values: Mapping[str, Any]) -> None:
+    """Run what the options of `paceline distil` ask for."""
+    if values["threads"] is not None:
+        torch.set_num_threads(values["threads"])
+    folder: Path = values["out"]
+    progress = Progress()
+    with working_in(folder):
+        if values["only"] in (None, "write"):
+            write_text(folder, _write_stage(values), progress=progress)
+
+
+def _write_stage(values: Mapping[str, Any]) -> WriteStage:
+    return WriteStage(
+        target=values["target"],
+        num_tokens=values["write_tokens"],
+        seed=values["seed"],
+        dtype=values["dtype"],
+        device=values["device"],
+        scripts_per_shard=values["scripts_per_shard"],
+        settings=WritingSettings(num_slots=values["batch"], max_length=values["max_length"]),
+        exclude=values["exclude"],
+        documents=values["documents"],
+        prompts=values["prompts"],
+    )
