@@ -2,7 +2,7 @@
 
 Why not the smallest of recent round trips: it needs as many measurements as it remembers to see that a route has become
 longer, and it knows no jitter. Why not the estimator of TCP (RFC 6298): it is made for time-outs. Its mean moves by
-1/8 per sample, so a step from 20 to 200 ms takes 16 samples to get within a tenth, and one outlier stays in it for as long.
+1/8 per sample, so a step from 20 to 200 ms takes 18 samples to get within a tenth of it, and one outlier stays in it for as long.
 """
 
 import math
