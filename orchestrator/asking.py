@@ -60,7 +60,7 @@ def _checked(status: int, answer: Any, settings: AskSettings) -> dict[str, Any]:
         return answer
     sentence = str(answer.get("error", f"status {status}"))
     if status == 401:
-        raise UnauthenticatedError(f"--api-key: {sentence}")
+        raise UnauthenticatedError(f"{settings.url}: {sentence}; give it with --api-key-file")
     if status in (400, 403, 404):
         raise ConfigError(sentence)
     raise PacelineError(f"{settings.url}: {sentence}")

@@ -43,7 +43,7 @@ def check_key(request: web.Request, settings: GateSettings) -> None:
     )
     if scheme.lower() != "bearer" or not equal:
         raise web.HTTPUnauthorized(
-            text="the API key is missing or wrong; send it as 'Authorization: Bearer KEY'"
+            text="the API key is missing or wrong; it belongs in the Authorization header"
         )
 
 

@@ -106,7 +106,7 @@ class GateSettings:
         """Check what goes with what."""
         if self.api_key is not None and len(self.api_key) < MIN_KEY_LENGTH:
             raise ConfigError(
-                f"--api-key: too short, expected at least {MIN_KEY_LENGTH} characters"
+                f"--api-key is too short, expected at least {MIN_KEY_LENGTH} characters"
             )
         if not (self.listen.is_loopback or self.api_key or self.is_insecure_allowed):
             raise ConfigError(

@@ -108,7 +108,7 @@ async def browser_page() -> AsyncIterator[Page]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         process = await asyncio.create_subprocess_exec(
             CHROMIUM,
-            *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+            *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-breakpad"),
             *("--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

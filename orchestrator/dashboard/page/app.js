@@ -97,7 +97,7 @@ function drawTiles({ totals, orchestrator }) {
   setText(byId("tile-waste"), percent(totals.waste));
   setText(byId("tile-latency"), milliseconds(orchestrator.decision_latency_median_s));
   setText(byId("tile-latency-p99"), orchestrator.decision_latency_p99_s === null ? "" : ` p99 ${milliseconds(orchestrator.decision_latency_p99_s)}`);
-  setText(byId("tile-decisions"), `${plural(orchestrator.num_published, "policy", "policies")} sent, ${whole(orchestrator.num_received)} messages read`);
+  setText(byId("tile-decisions"), `${plural(orchestrator.num_published, "policy", "policies")} sent`);
   const spark = (id, key) => sparkline(byId(id), view.trend.map((point) => point[key]));
   spark("spark-online", "num_online");
   spark("spark-tokens", "tokens_per_s");

@@ -3,7 +3,7 @@
 import { gauge } from "./format.js";
 
 const LEFT = 30;
-const RIGHT = 12;
+const RIGHT = 20;
 const TOP = 8;
 const BOTTOM = 20;
 const TICKS_S = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3];

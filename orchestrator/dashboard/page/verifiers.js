@@ -43,8 +43,7 @@ function makeRow() {
   parts.dot = element("i", { className: "dot" });
   parts.badge = element("span", { className: "badge" });
   const line = element("article", { className: "verifier" },
-    element("div", { className: "verifier-head" }, parts.dot, text("id", "strong"), parts.badge, element("span", { className: "grow" }), text("address", "code")),
-    element("div", { className: "verifier-model" }, text("model", "small")),
+    element("div", { className: "verifier-head" }, parts.dot, text("id", "strong"), parts.badge, text("model", "small"), element("span", { className: "grow" }), text("address", "code")),
     element("div", { className: "verifier-figures" },
       meter("sessions", "Sessions"),
       meter("busy", "Busy"),
