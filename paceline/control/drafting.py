@@ -260,7 +260,9 @@ def _sentence(decision: Decision) -> str:
         parts.append(f"{bounds.longest} is the most allowed")
     elif binding < bounds.shortest:
         parts.append(f"{bounds.shortest} is the least that measures")
-    if measured.step_s and want.length < 1.0 + measured.rtt_s / measured.step_s:
+    if measured.draft_s > measured.step_s > 0.0:
+        parts.append("most will come late, the drafter is slower than a step")
+    elif measured.step_s and want.length < 1.0 + measured.rtt_s / measured.step_s:
         alone = measured.rtt_s / measured.step_s
         parts.append(
             f"most will come late, the verifier alone is {_count(alone)} further in a round trip"

@@ -295,6 +295,21 @@ def test_with_certain_guesses_cover_is_the_shortest_length_that_drafts_without_p
     assert RunAhead(setting, draft_length=length - 4).run(2000).speed < 0.95 * most
 
 
+def test_a_drafter_slower_than_a_step_gains_nothing_and_is_told_so() -> None:
+    setting = Setting(rtt_s=0.01, step_s=0.04, draft_s=0.05, acceptance=1.0)
+    assert RunAhead(setting, draft_length=64).run(600).speed == pytest.approx(1.0, rel=0.02)
+    slow = replace(TYPICAL, draft_s=0.05)
+    current = Drafting(draft_length=8, window=64)
+    sentence = choose(slow, current=current, bounds=BOUNDS).sentence
+    assert "most will come late, the drafter is slower than a step" in sentence
+
+
+def test_a_run_below_the_head_start_of_the_race_is_told() -> None:
+    poor = replace(TYPICAL, acceptance_probability=0.3)
+    sentence = choose(poor, current=Drafting(draft_length=2, window=64), bounds=BOUNDS).sentence
+    assert "most will come late, the verifier alone is 5 further in a round trip" in sentence
+
+
 def test_a_length_below_the_head_start_of_the_race_gains_nothing() -> None:
     setting = Setting(rtt_s=0.2, step_s=0.04, draft_s=0.01, acceptance=1.0)
     assert RunAhead(setting, draft_length=5).run(600).speed == pytest.approx(1.0, rel=0.01)
