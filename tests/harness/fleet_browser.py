@@ -23,6 +23,7 @@ class Page:
         self.complaints: list[str] = []
         """What the page wrote to its console as an error or warning, exceptions and violations of its policy included."""
         self._socket = socket
+        self._loaded = asyncio.Event()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
 
@@ -55,6 +56,8 @@ class Page:
         await self.call("Log.enable")
         await self.look(width=width, height=height, **look)
         await self.call("Page.navigate", url=url)
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            await self._loaded.wait()
 
     async def look(
         self, *, width: int, height: int, dark: bool = False, mobile: bool = False
@@ -81,8 +84,10 @@ class Page:
     async def until(self, condition: str, *, timeout_ms: int = 20_000) -> None:
         """Wait, in the page, until a condition holds."""
         holds = await self.evaluate(
-            f"new Promise((done) => {{ const end = Date.now() + {timeout_ms}; const look = () => ({condition}) "
-            "? done(true) : Date.now() > end ? done(false) : setTimeout(look, 50); look(); })"
+            f"new Promise((done) => {{ const end = Date.now() + {timeout_ms}; "
+            # What is not there yet does not hold yet.
+            f"const holds = () => {{ try {{ return {condition}; }} catch {{ return false; }} }}; "
+            "const look = () => holds() ? done(true) : Date.now() > end ? done(false) : setTimeout(look, 50); look(); })"
         )
         assert holds, f"{condition}: did not come to hold; {self.complaints}"
 
@@ -92,7 +97,9 @@ class Page:
         return base64.b64decode(answer["data"])
 
     def _note(self, method: str, parameters: dict[str, Any]) -> None:
-        if method == "Runtime.exceptionThrown":
+        if method == "Page.loadEventFired":
+            self._loaded.set()
+        elif method == "Runtime.exceptionThrown":
             self.complaints.append(str(parameters["exceptionDetails"]))
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
             entry = parameters["entry"]
@@ -108,7 +115,13 @@ async def browser_page() -> AsyncIterator[Page]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         process = await asyncio.create_subprocess_exec(
             CHROMIUM,
-            *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-breakpad"),
+            *(
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--hide-scrollbars",
+                "--disable-breakpad",
+            ),
             *("--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
