@@ -5,21 +5,29 @@ from contextlib import AsyncExitStack
 
 import pytest
 from harness.drafters import toy_drafter
-from harness.toy_client import PROMPT, TARGET, generation, surroundings
+from harness.toy_client import PROMPT, TARGET, generation, place, surroundings
 from harness.toy_cloud import ToyCloud
 from harness.virtual_time import run_virtually
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paceline.client.runner import Surroundings
 from paceline.client.settings import DraftingSettings, RetryPolicy
 
 COUNT = 40
 EXPECTED = TARGET.run(PROMPT, COUNT)
 
+ASSIGNMENTS = (
+    (place(0),),
+    (place(1),),
+    (place(0), place(1)),
+    (place(1), place(0)),
+)
+
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["cut", "kill", "start", "drain"]),
-        st.integers(0, 1),
+        st.sampled_from(["cut", "kill", "start", "drain", "reach", "assign"]),
+        st.integers(0, 7),
         st.floats(0.0, 0.3, allow_nan=False),
     ),
     max_size=12,
@@ -61,7 +69,7 @@ def test_the_text_survives(
                 retry=RetryPolicy(give_up_after_s=600.0),
             )
             async with asyncio.TaskGroup() as group:
-                trouble = group.create_task(_make_trouble(clouds, events))
+                trouble = group.create_task(_make_trouble(clouds, events, around))
                 async with generation(around, max_tokens=COUNT) as answer:
                     result = await answer.complete()
                 trouble.cancel()
@@ -72,11 +80,13 @@ def test_the_text_survives(
     run_virtually(main())
 
 
-async def _make_trouble(clouds: list[ToyCloud], events: list[tuple[str, int, float]]) -> None:
+async def _make_trouble(
+    clouds: list[ToyCloud], events: list[tuple[str, int, float]], around: Surroundings
+) -> None:
     """Let things happen, then leave everything running."""
-    for action, index, after_s in events:
+    for action, number, after_s in events:
         await asyncio.sleep(after_s)
-        cloud = clouds[index]
+        cloud = clouds[number % 2]
         match action:
             case "cut":
                 cloud.cut()
@@ -86,5 +96,13 @@ async def _make_trouble(clouds: list[ToyCloud], events: list[tuple[str, int, flo
                 cloud.is_up = True
             case "drain":
                 cloud.drain()
+            case "reach":
+                around.drafting = DraftingSettings(
+                    draft_length=(0, 1, 5, 20)[number // 2], window=(1, 64)[number % 2]
+                )
+                around.steer()
+            case "assign":
+                around.verifiers = ASSIGNMENTS[number % 4]
+                around.steer()
     for cloud in clouds:
         cloud.is_up = True
