@@ -54,7 +54,10 @@ def expire(folder: Path, name: str) -> None:
 
 @contextmanager
 def command(
-    arguments: Sequence[str | Path], *, environment: Mapping[str, str] | None = None
+    arguments: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Child]:
     """Run any program; ended when left, whatever happens."""
     process = subprocess.Popen(
@@ -65,6 +68,7 @@ def command(
         text=True,
         encoding="utf-8",
         env=environment,
+        cwd=folder,
     )
     child = Child(process)
     try:
