@@ -40,6 +40,8 @@ MAX_MESSAGE_BYTES = 4 << 20
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Whoever reaches Ray's own ports can run code: they ask for the cluster's token. Ray's default where it starts itself.
+    "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
     # One event loop per replica: messages need not change threads, and gRPC for Python wants no second loop.
@@ -67,9 +69,12 @@ def run(options: Mapping[str, Any]) -> None:
         ) from error
     options = _for_other_processes(options)
     settings = replicas.replica_settings(options)
+    listen = settings.server.listen
+    if listen.port == 0:  # Serve has to be told one
+        listen = Address(host=listen.host, port=_free_port(listen.host))
     if options["ray_address"] is None:
         resolve(options["target"])  # tells now what the replicas would tell in a traceback
-    listen = _with_port(settings.server.listen)
+        check_port(listen)
     metrics_listen = options["metrics_listen"]
     if metrics_listen is not None:
         check_port(metrics_listen, option="--metrics-listen")
@@ -94,8 +99,6 @@ def running_ray(options: Mapping[str, Any]) -> Iterator[None]:
                 # Replicas of a small machine share its cores instead of waiting for more of them.
                 num_cpus=max(num_cpus, os.cpu_count() or 1),
                 include_dashboard=False,
-                # Ray's own ports let whoever reaches them run code: nobody but this machine may.
-                _node_ip_address="127.0.0.1",
                 logging_level=level,
                 log_to_driver=is_verbose,
             )
@@ -157,7 +160,10 @@ def _await_ingress(listen: Address) -> None:
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
             time.sleep(LOOK_S)
-    raise TransportError(f"--ray: {listen} did not answer within {READY_S:g} s")
+    raise TransportError(
+        f"--ray: {listen} did not answer within {READY_S:g} s; if Serve ran on this Ray cluster before, it keeps its port and "
+        "its services: use that port, or stop it with `serve shutdown`"
+    )
 
 
 async def _serve(listen: Address, metrics_listen: Address | None) -> None:
@@ -243,18 +249,6 @@ def _for_other_processes(options: Mapping[str, Any]) -> dict[str, Any]:
         whole["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     verbose = logging.getLogger("cloud").getEffectiveLevel()
     return {**whole, "log_level": logging.getLevelName(verbose).lower()}
-
-
-def _with_port(listen: Address) -> Address:
-    """Return the address with a port of this machine: Serve has to be told one, and tells no reason if it is taken.
-
-    Raises:
-        ConfigError: the port is in use.
-    """
-    if listen.port == 0:
-        return Address(host=listen.host, port=_free_port(listen.host))
-    check_port(listen)
-    return listen
 
 
 def _free_port(host: str) -> int:
