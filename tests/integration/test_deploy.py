@@ -1,8 +1,10 @@
 """The whole system as deploy/ has it: its own commands, keys and broker, as plain processes instead of containers."""
 
 import json
+import re
 import shutil
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -147,6 +149,27 @@ def test_every_program_is_scraped_where_prometheus_looks(system: Composition, se
     assert f'"{service}:9464"' in scraped
     with _get(f"http://127.0.0.1:{system.port(service, 9464)}/metrics") as answer:
         assert "paceline:build_info" in answer.read().decode()
+
+
+@pytest.mark.parametrize("service", [*PROGRAMS])
+def test_what_a_container_asks_about_its_health_is_answered(
+    system: Composition, service: str
+) -> None:
+    image = system.services[service]["build"]["dockerfile"].removeprefix("deploy/")
+    (probe,) = re.findall(r"CMD (\[.*urlopen.*\])", (DEPLOY / image).read_text(encoding="utf-8"))
+    _, *arguments = json.loads(probe)
+    here = [
+        re.sub(
+            r"127\.0\.0\.1:(\d+)",
+            lambda found: f"127.0.0.1:{system.port(service, int(found[1]))}",
+            part,
+        )
+        for part in arguments
+    ]
+    asked = subprocess.run(
+        [sys.executable, *here], capture_output=True, timeout=BOUND_S, check=False
+    )
+    assert asked.returncode == 0, asked.stderr
 
 
 def test_the_doctor_finds_nothing_wrong_with_another_edge(

@@ -211,6 +211,11 @@ def test_promtool_accepts_what_is_scraped_and_when_to_warn() -> None:
     assert "6 rules found" in _succeeds(tool, "check", "config", "prometheus/prometheus.yml")
 
 
+def test_alerts_come_when_they_should_and_go_again() -> None:
+    tool = _needs("promtool")
+    assert "SUCCESS" in _succeeds(tool, "test", "rules", ROOT / "tests" / "data" / "alerts.yml")
+
+
 def test_alerts_are_about_figures_that_exist() -> None:
     kinds: tuple[tuple[Any, ...], ...] = (VERIFIER_FIGURES, EDGE_FIGURES, ORCHESTRATOR_FIGURES)
     known = {
