@@ -14,6 +14,7 @@ Whatever fails is {"error": sentence} with a status. Every text is JSON: nothing
 
 import contextlib
 import json
+import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
@@ -89,6 +90,8 @@ class Api:
             return _json({"error": str(error)}, status=400)
         except OverloadedError as error:
             return _json({"error": str(error)}, status=503)
+        except sqlite3.Error as error:
+            return _json({"error": f"the history cannot be read: {error}"}, status=503)
 
     async def _asset(self, request: web.Request) -> web.Response:
         asset = self._assets[request.path]

@@ -205,7 +205,7 @@ class HistoryFile:
 
 _POINTS = """
 SELECT max(at_s), avg(rtt_s), avg(jitter_s), avg(draft_length), avg(window),
-       sum(interval_s), sum(committed), sum(drafted), sum(judged), sum(accepted), sum(wasted),
+       total(interval_s), total(committed), total(drafted), total(judged), total(accepted), total(wasted),
        CAST((at_s - ?) / ? AS INTEGER) AS bucket
 FROM edge_samples WHERE edge = ? AND at_s >= ? GROUP BY bucket ORDER BY bucket
 """

@@ -19,7 +19,7 @@ from orchestrator.service import Service, running_service
 from paceline.clock import MonotonicClock
 from paceline.control.messages import Presence
 from paceline.metrics.figures import Figures, new_registry
-from paceline.metrics.serving import serving_metrics
+from paceline.metrics.serving import METRICS_PATH, serving_metrics
 from paceline.mqtt.link import Will, control_link
 from paceline.mqtt.settings import BrokerSettings
 from paceline.topics import (
@@ -55,7 +55,6 @@ async def _serve(settings: OrchestratorSettings) -> None:
         broker = settings.broker or BrokerSettings(
             address=await stack.enter_async_context(embedded_broker(settings.broker_listen))
         )
-        # Presence says to the edges that somebody plans for them, so it comes when the page's address is ours as well.
         incarnation = secrets.randbelow(2**64 - 1) + 1
         clock = MonotonicClock()
         board = Board(
@@ -72,7 +71,11 @@ async def _serve(settings: OrchestratorSettings) -> None:
         service = Service(link, history=history, board=board, clock=clock)
         registry = new_registry("orchestrator")
         registry.register(Figures(service.figures, FIGURES))
-        await stack.enter_async_context(serving_metrics(registry, settings.metrics_listen))
+        scraped = await stack.enter_async_context(
+            serving_metrics(registry, settings.metrics_listen)
+        )
+        if scraped is not None:
+            click.echo(f"paceline orchestrator metrics on http://{scraped}{METRICS_PATH}")
         address = await stack.enter_async_context(
             serving(
                 Api(service, settings=settings.gate).application(),
@@ -81,6 +84,7 @@ async def _serve(settings: OrchestratorSettings) -> None:
             )
         )
         await stack.enter_async_context(running_service(service))
+        # It says to the edges that somebody plans for them, so it comes when that is true.
         presence = Presence(online=True, incarnation=incarnation, version=version("paceline"))
         link.publish(ORCHESTRATOR_PRESENCE, "", presence)
         _tell(settings, page=str(address), broker=str(broker.address))

@@ -21,7 +21,7 @@ from orchestrator.intake import Intake
 from orchestrator.planner import Plan, explain, plan
 from orchestrator.rates import EdgeRecorder, verifier_rows
 from paceline.clock import Clock
-from paceline.errors import ConfigError
+from paceline.errors import ConfigError, LocalProtocolError
 from paceline.mqtt.link import ControlLink
 from paceline.topics import EDGE_POLICY
 
@@ -184,8 +184,7 @@ class Service:
         spent_s = self._clock.now_s() - start_s
         self._timings.plan.add(spent_s)
         self._plan_due_s = now_s + spent_s / PLAN_SHARE
-        for item in plans:
-            self._link.publish(EDGE_POLICY, item.edge_id, item.policy)
+        plans = tuple(item for item in plans if self._publish(item))
         published_s = self._clock.now_s()
         for item in plans:
             edge = self._fleet.edges[item.edge_id]
@@ -200,6 +199,16 @@ class Service:
         self._num_policies += len(plans)
         stamp_s = unix_s()
         self.history.record(_decision(item, stamp_s) for item in plans)
+
+    def _publish(self, item: Plan) -> bool:
+        """Hand a policy to the link; return whether it could be said."""
+        try:
+            self._link.publish(EDGE_POLICY, item.edge_id, item.policy)
+        except LocalProtocolError as error:
+            # A bug in the plan for one edge must not end it for the others.
+            log.error("policy cannot be sent", extra={"edge": item.edge_id, "reason": str(error)})  # noqa: TRY400
+            return False
+        return True
 
     def _record(self, now_s: float) -> None:
         stamp_s = unix_s()

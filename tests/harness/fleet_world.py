@@ -185,14 +185,14 @@ class SimulatedVerifier:
 
 
 def small_fleet(number: int = 18, *, seed: int = 1) -> list[SimulatedEdge]:
-    """Return edges as different as those of a real fleet."""
+    """Return edges as different as those of a real fleet; the link of the first becomes long for two minutes."""
     rng = random.Random(seed)
     kinds = ("laptop", "jetson", "gateway", "kiosk", "robot", "phone")
     return [
         SimulatedEdge(
             edge_id=f"{kinds[index % len(kinds)]}-{index // len(kinds) + 1:02d}",
             rtt_s=rng.choice((0.012, 0.02, 0.035, 0.06, 0.09, 0.15)),
-            acceptance=rng.uniform(0.55, 0.92),
+            acceptance=0.93 if index == 0 else rng.uniform(0.55, 0.92),
             draft_s=rng.choice((0.006, 0.01, 0.014)),
             step_s=0.04,
             duty=rng.choice((0.3, 0.6, 0.8, 1.0)),

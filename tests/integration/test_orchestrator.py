@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import aiomqtt
 import pytest
 from harness.brokers import MOSQUITTO, MosquittoRig, running_rig
 from harness.certificates import make_certificates
@@ -17,7 +18,7 @@ from harness.processes import Child, free_port, running
 from paceline import command
 from paceline.control.messages import EdgePolicy, Presence
 from paceline.mqtt.link import control_link
-from paceline.topics import EDGE_POLICY, ORCHESTRATOR_PRESENCE
+from paceline.topics import EDGE_POLICY, EDGE_TELEMETRY, ORCHESTRATOR_PRESENCE
 
 pytestmark = pytest.mark.slow
 
@@ -229,21 +230,18 @@ def test_what_cannot_work_is_one_sentence_at_once(
         assert "Traceback" not in child.stderr
 
 
-def test_metrics_are_served(tmp_path: Path) -> None:
-    del tmp_path
-    with orchestrator("--metrics-listen", f"127.0.0.1:{(port := free_port())}") as child:
+def test_metrics_are_served() -> None:
+    with orchestrator("--metrics-listen", "127.0.0.1:0") as child:
+        url = child.wait_for(r"^paceline orchestrator metrics on (\S+)$")[1]
 
         async def scenario() -> str:
-            async with (
-                aiohttp.ClientSession() as session,
-                session.get(f"http://127.0.0.1:{port}/metrics") as answer,
-            ):
+            async with aiohttp.ClientSession() as session, session.get(url) as answer:
                 return await answer.text()
 
         text = asyncio.run(scenario())
         assert 'paceline:orchestrator_edges{state="online"} 0.0' in text
         assert 'paceline:build_info{program="orchestrator"' in text
-        assert "history is kept in memory" in child.stderr
+        child.wait_for_stderr("history is kept in memory")
         child.signal(signal.SIGINT)
         assert child.wait() == 0
 
@@ -310,6 +308,51 @@ def test_a_broker_that_goes_away_is_found_again(tmp_path: Path) -> None:
                     await api.until(lambda now: edge_row(now, "back")["draft_length"] == 2)
                     assert (await api.get("/health"))[0] == 200
                 assert "Traceback" not in child.stderr
+
+    asyncio.run(scenario())
+
+
+def test_a_flood_is_counted_and_nothing_else_waits() -> None:
+    """Malformed payloads and one edge's telemetry as fast as they go; a calm edge and a verifier are served meanwhile."""
+    loud, calm = SimulatedEdge(edge_id="loud"), SimulatedEdge(edge_id="calm", rtt_s=0.15)
+    verifier = SimulatedVerifier(verifier_id="v", address="gpu-a:50051", draining=True)
+
+    async def flood(host: str, port: int) -> None:
+        async with aiomqtt.Client(host, port, identifier="flood") as client:
+            for number in range(1500):
+                await client.publish(
+                    EDGE_TELEMETRY.name("liar"), b"\xff" * (number % 300 + 1), qos=0
+                )
+                payload = EDGE_TELEMETRY.encode(loud.advance(0.01))
+                await client.publish(EDGE_TELEMETRY.name("loud"), payload, qos=0)
+
+    async def scenario() -> None:
+        with orchestrator() as child:
+            link = broker_of(child)
+            async with (
+                api_of(child) as api,
+                asyncio.TaskGroup() as group,
+            ):
+                flooding = group.create_task(flood(link.address.host, link.address.port))
+                async with telling(link, [calm], [verifier], interval_s=FAST_S):
+                    await api.until(
+                        lambda now: (
+                            edge_row(now, "calm").get("draft_length", 0) > 4
+                            and any(row["state"] == "draining" for row in now["verifiers"])
+                        )
+                    )
+                    await flooding
+                    fleet = await api.until(
+                        lambda now: (
+                            now["orchestrator"]["num_malformed"] > 0
+                            and edge_row(now, "loud").get("state") == "online"
+                        )
+                    )
+            own = fleet["orchestrator"]
+            assert own["num_shed"] > 0
+            assert not edge_row(fleet, "liar"), "who is never understood is not there"
+            assert child.stderr.count("control message cannot be read") == 1
+            assert "Traceback" not in child.stderr
 
     asyncio.run(scenario())
 

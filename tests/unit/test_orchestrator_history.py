@@ -204,4 +204,8 @@ def test_a_peer_that_claims_too_much_loses_no_row() -> None:
     file = HistoryFile(None, bounds=HistoryBounds())
     file.write([replace(SAMPLE, committed=2**64 - 1), replace(DECISION, revision=2**64 - 1)])
     assert file.num_rows() == 2
+    file.write(_samples(2000, committed=2**64 - 1))
+    (point,) = file.edge("one", since_s=0.0, max_points=1)
+    assert point.tokens_per_s is not None
+    assert point.tokens_per_s > 2**50
     file.close()

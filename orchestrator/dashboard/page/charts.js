@@ -61,7 +61,8 @@ export class Charts {
   drawPanel(panel, width) {
     const known = this.points.filter((point) => point[panel.key] !== null);
     const highest = Math.max(panel.least ?? 0, ...known.map((point) => point[panel.key] + (panel.band ? point[panel.band] : 0)));
-    const top = panel.top ?? niceTop(highest);
+    // Whole numbers get whole ticks.
+    const top = panel.top ?? (panel.steps ? 2 * Math.ceil((highest * 1.02) / 2) : niceTop(highest));
     const y = (value) => TOP + (1 - Math.min(value, top) / top) * (HEIGHT - TOP - BOTTOM);
     const parts = [];
     for (const share of [0, 0.5, 1]) {
