@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
+from edge.control_options import control_options, passing_control_settings
 from edge.generate import show_text, start
 from edge.options import (
     AnswerSettings,
@@ -32,6 +33,7 @@ Type a message and Enter. Ctrl-C stops an answer, Ctrl-D leaves.
 @click.command()
 @answer_options
 @agent_options
+@control_options
 def chat(**values: Any) -> None:
     """Talk with the verifier's model.
 
@@ -42,6 +44,7 @@ def chat(**values: Any) -> None:
     """
     answers = answer_settings(values)
     agent = agent_settings(values)
+    control = passing_control_settings(values)
     # PyTorch takes seconds to import; --help and a wrong flag must not wait for it.
     from edge.agent import open_agent  # noqa: PLC0415
     from edge.background import in_background  # noqa: PLC0415
@@ -51,7 +54,7 @@ def chat(**values: Any) -> None:
         ImportError
     ):  # not on every system; without it, lines cannot be edited
         __import__("readline")
-    with in_background(open_agent(agent)) as background:
+    with in_background(open_agent(agent, control=control)) as background:
         printer = TokenPrinter()
         if sys.stdin.isatty():
             click.echo(HELP, err=True)

@@ -95,6 +95,19 @@ def control_settings(values: Mapping[str, Any]) -> ControlSettings | None:
     )
 
 
+def passing_control_settings(values: Mapping[str, Any]) -> ControlSettings | None:
+    """Return the same for an edge that is there for a moment only.
+
+    Raises:
+        ConfigError: as above, or the edge has no name of its own.
+    """
+    settings = control_settings(values)
+    if settings is not None and values["edge_id"] is None:
+        # The host's name is the lasting edge's: one in passing would put it out of the fleet.
+        raise ConfigError("--edge-id: got none with --broker, expected a name for this edge")
+    return settings
+
+
 def host_id(name: str) -> str:
     """Return a host name as an id, with hyphens for what cannot stand in one."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", name)[:64] or "edge"

@@ -3,14 +3,15 @@
 import contextlib
 import json
 import secrets
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge.control_options import control_options, passing_control_settings
 from edge.options import (
-    AgentSettings,
     AnswerSettings,
     agent_options,
     agent_settings,
@@ -23,6 +24,9 @@ from paceline.client.generation import Generation
 from paceline.console import LEGEND, Origin, TokenPrinter, progress
 from paceline.errors import ConfigError
 from paceline.prompts import PROMPT_FILE, Message, PromptLine
+
+if TYPE_CHECKING:
+    from edge.agent import Agent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,7 @@ class OutputSettings:
 @click.option("--raw", is_flag=True, help="Continue PROMPT itself, without a chat template.")
 @answer_options
 @agent_options
+@control_options
 def generate(
     *,
     prompt: str | None,
@@ -67,7 +72,8 @@ def generate(
     """Answer a prompt with the verifier's model.
 
     Tokens appear as they become final, coloured by where they came from. Without --cloud a private verifier runs on
-    this machine for as long as the answer takes.
+    this machine for as long as the answer takes. With --broker it takes part in the control plane for as long, as the
+    edge that --edge-id names.
 
     Example: paceline generate "Why is the sky blue?" --max-tokens 100
     """
@@ -83,27 +89,28 @@ def generate(
     for line in lines:
         check_line(line, answers=answers, output=output)
     agent = agent_settings(values)
+    control = passing_control_settings(values)
     # PyTorch takes seconds to import; --help and a wrong flag must not wait for it.
+    from edge.agent import open_agent  # noqa: PLC0415
     from edge.running import run  # noqa: PLC0415
 
-    run(_generate(lines, agent=agent, answers=answers, output=output))
+    opening = open_agent(agent, control=control)
+    run(_generate(lines, opening=opening, answers=answers, output=output))
 
 
 async def _generate(
     lines: tuple[PromptLine, ...],
     *,
-    agent: AgentSettings,
+    opening: "AbstractAsyncContextManager[Agent]",
     answers: AnswerSettings,
     output: OutputSettings,
 ) -> None:
-    from edge.agent import open_agent  # noqa: PLC0415
-
     async with contextlib.AsyncExitStack() as stack:
         # Opened first: a file that cannot be written is told before anything slow starts.
         file = output.json_file and stack.enter_context(
             output.json_file.open("w", encoding="utf-8")
         )
-        opened = await stack.enter_async_context(open_agent(agent))
+        opened = await stack.enter_async_context(opening)
         printer = TokenPrinter()
         if printer.is_colored and not output.as_json:
             click.echo(click.style(LEGEND, dim=True), err=True)

@@ -1,4 +1,10 @@
-"""`paceline demo`: verifier, emulated link and edge on one machine; one answer with drafts and one without."""
+"""`paceline demo`: the whole system on one machine; one answer with drafts and one without.
+
+generate (edge) --- link --- cloud (verifier)
+      |                        |
+      +------- broker ---------+
+            (orchestrator)
+"""
 
 import asyncio
 import contextlib
@@ -8,7 +14,7 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +25,8 @@ from rich.table import Table
 from rich.text import Text
 
 from paceline.console import LEGEND, progress
-from paceline.settings import BANDWIDTH, DURATION, color_wanted
+from paceline.settings import ADDRESS, BANDWIDTH, DURATION, Address, color_wanted
+from simulator.asking import explained, keep_asking
 from simulator.programs import ESCAPES, Program, ProgramError, running
 
 PROMPT = (
@@ -32,6 +39,11 @@ LOAD_TIMEOUT_S = 600.0
 
 LINK_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 600.0
+START_TIMEOUT_S = 60.0
+"""Longest time for a program without a model to start."""
+
+EDGE_ID = "demo"
+NO_DRAFT = "none"
 READ_BYTES = 4096
 
 
@@ -49,6 +61,21 @@ class DemoSettings:
     temperature: float
     seed: int
     device: str
+    dashboard: Address
+    """Where the orchestrator's page is."""
+    stay: bool
+    """Go on answering after the comparison."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What runs for as long as the demo does."""
+
+    verifier: str
+    broker: str
+    dashboard: str
+    environment: Mapping[str, str]
+    """Of an edge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +113,20 @@ class Answer:
 @click.option("--max-tokens", type=click.IntRange(min=1), default=64, help="Most tokens to answer.")
 @click.option("--temperature", type=click.FloatRange(min=0.0), default=0.0, help="0 is greedy.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the draws.")
+@click.option(
+    "--dashboard",
+    type=ADDRESS,
+    default="127.0.0.1:0",
+    help="Where the page of the orchestrator is; port 0 is any.",
+)
+@click.option(
+    "--stay", is_flag=True, help="Then go on answering until Ctrl-C, with something to see there."
+)
 def demo(**options: Any) -> None:
     """Answer a prompt over an emulated link, with drafts and without.
 
-    Starts a verifier, an emulated wide-area link and an edge as separate processes, shows the answer as it comes, then
-    the same from the cloud alone, and whether the texts are the same. Ctrl-C ends all of them.
+    Starts a verifier, an orchestrator with its broker, an emulated wide-area link and an edge as separate processes, shows
+    the answer as it comes, then the same from the cloud alone, and whether the texts are the same. Ctrl-C ends all of them.
     """
     asyncio.run(_show(DemoSettings(**options)))
 
@@ -120,46 +156,79 @@ async def _show(settings: DemoSettings) -> None:
 
 async def _compare(settings: DemoSettings, *, environment: Mapping[str, str]) -> None:
     console = Console(no_color=not color_wanted(), highlight=False)
+    async with contextlib.AsyncExitStack() as stack:
+        house = await _build(settings, stack, environment=environment)
+        console.print(f"The fleet, live: {house.dashboard}", soft_wrap=True)
+        console.print(Text(f"\n> {settings.prompt}\n", style="bold"))
+        drafted = await _answer(settings, house=house, draft=settings.draft)
+        explanation = await explained(house.dashboard, EDGE_ID)
+        console.print(Text("\nThe same from the cloud alone, over the same link:\n", style="bold"))
+        plain = await _answer(settings, house=house, draft=NO_DRAFT)
+        console.print(_side_by_side(drafted, plain, settings))
+        said = verdict(drafted.token_ids, plain.token_ids, dtype=settings.dtype)
+        console.print(Text(said, style="bold"))
+        console.print(Text(f"\nThe orchestrator on this edge: {explanation}"))
+        if settings.stay:
+            console.print(f"\nAnswering on until Ctrl-C; look at {house.dashboard}", soft_wrap=True)
+            await _stay(settings, house)
+
+
+async def _build(
+    settings: DemoSettings,
+    stack: contextlib.AsyncExitStack,
+    *,
+    environment: Mapping[str, str],
+) -> House:
+    """Start what stays: orchestrator with broker, and verifier."""
+    orchestrator = await stack.enter_async_context(
+        running(
+            "the orchestrator",
+            *("orchestrator", "serve", "--listen", str(settings.dashboard)),
+            *("--broker-listen", "127.0.0.1:0"),
+        )
+    )
+    with progress("starting the orchestrator"):
+        pattern = r"ready on (\S+) with broker (\S+)"
+        page = await orchestrator.wait_for(pattern, timeout_s=START_TIMEOUT_S)
     arguments = ["cloud", "--target", settings.target, "--listen", "127.0.0.1:0"]
     arguments += ["--dtype", settings.dtype, "--device", settings.device, *_threads()]
-    async with running("the verifier", *arguments, environment=environment) as verifier:
-        with progress(f"starting the verifier, loading {settings.target}"):
-            ready = await verifier.wait_for(r"ready on (\S+)", timeout_s=LOAD_TIMEOUT_S)
-        console.print(Text(f"\n> {settings.prompt}\n", style="bold"))
-        edge_environment = {**environment, **_terminal_environment()}
-
-        async def answer(draft: str) -> Answer:
-            return await _answer(
-                settings, verifier=ready[1], draft=draft, environment=edge_environment
-            )
-
-        drafted = await answer(settings.draft)
-        console.print(Text("\nThe same from the cloud alone, over the same link:\n", style="bold"))
-        plain = await answer("none")
-    console.print(_side_by_side(drafted, plain, settings))
-    said = verdict(drafted.token_ids, plain.token_ids, dtype=settings.dtype)
-    console.print(Text(said, style="bold"))
+    arguments += ["--broker", page[2], "--verifier-id", EDGE_ID]
+    verifier = await stack.enter_async_context(
+        running("the verifier", *arguments, environment=environment)
+    )
+    with progress(f"starting the verifier, loading {settings.target}"):
+        ready = await verifier.wait_for(r"ready on (\S+)", timeout_s=LOAD_TIMEOUT_S)
+    return House(
+        verifier=ready[1],
+        broker=page[2],
+        dashboard=page[1],
+        environment={**environment, **_terminal_environment()},
+    )
 
 
-async def _answer(
-    settings: DemoSettings, *, verifier: str, draft: str, environment: Mapping[str, str]
-) -> Answer:
-    """Answer over a fresh link, so that its bytes are those of this answer."""
-    link_arguments = ["link", "--json", "--to", verifier, "--rtt", f"{settings.rtt_s * 1e3:f}ms"]
+@contextlib.asynccontextmanager
+async def _link(settings: DemoSettings, house: House) -> AsyncIterator[tuple[Program, str]]:
+    """Run an emulated link to the verifier; give it, and where an edge connects."""
+    arguments = ["link", "--json", "--to", house.verifier, "--rtt", f"{settings.rtt_s * 1e3:f}ms"]
     if settings.bandwidth_bps is not None:
-        link_arguments += ["--bandwidth", f"{settings.bandwidth_bps:f}bit"]
-    async with running("the link", *link_arguments) as link:
+        arguments += ["--bandwidth", f"{settings.bandwidth_bps:f}bit"]
+    async with running("the link", *arguments) as link:
         listening = await link.wait_for(r"listening.*", timeout_s=LINK_TIMEOUT_S)
         port = re.search(r'"port": (\d+)', listening[0])
         assert port is not None
-        arguments = ["generate", "--cloud", f"127.0.0.1:{port[1]}", "--target", settings.target]
-        arguments += ["--draft", draft, "--dtype", settings.dtype, *_threads()]
-        file = Path(environment["TMPDIR"]) / "answer.json"
+        yield link, f"127.0.0.1:{port[1]}"
+
+
+async def _answer(settings: DemoSettings, *, house: House, draft: str) -> Answer:
+    """Answer over a fresh link, so that its bytes are those of this answer."""
+    async with _link(settings, house) as (link, address):
+        file = Path(house.environment["TMPDIR"]) / "answer.json"
+        arguments = ["generate", *_edge_arguments(settings, house, address=address, draft=draft)]
         arguments += ["--json-file", str(file)]
         arguments += ["--max-tokens", str(settings.max_tokens)]
         arguments += ["--temperature", str(settings.temperature), "--seed", str(settings.seed)]
         async with running(
-            "the edge", *arguments, "--", settings.prompt, environment=environment
+            "the edge", *arguments, "--", settings.prompt, environment=house.environment
         ) as edge:
             text, streaming_s = await _stream(edge)
             statistics = await edge.last_words()
@@ -173,6 +242,25 @@ async def _answer(
         up_bytes=carried["up_bytes"],
         down_bytes=carried["down_bytes"],
     )
+
+
+def _edge_arguments(settings: DemoSettings, house: House, *, address: str, draft: str) -> list[str]:
+    """Return what every edge of the demo is told. The plan decides how far it drafts, but the link is the one shown."""
+    models = ["--target", settings.target, "--draft", draft, "--dtype", settings.dtype]
+    control = ["--broker", house.broker, "--edge-id", EDGE_ID, "--no-follow-verifiers"]
+    return ["--cloud", address, *models, *control, "--telemetry-interval", "1s", *_threads()]
+
+
+async def _stay(settings: DemoSettings, house: House) -> None:
+    """Serve as a lasting edge does, and ask it one thing after the other."""
+    async with _link(settings, house) as (_, address):
+        arguments = _edge_arguments(settings, house, address=address, draft=settings.draft)
+        async with running(
+            "the edge", "edge", *arguments, "--listen", "127.0.0.1:0", environment=house.environment
+        ) as edge:
+            ready = await edge.wait_for(r"ready on (\S+) with (\S+)", timeout_s=LOAD_TIMEOUT_S)
+            click.echo(f"An OpenAI endpoint is at {ready[1]}")
+            await keep_asking(ready[1], model=ready[2], max_tokens=settings.max_tokens)
 
 
 async def _stream(edge: Program) -> tuple[str, float]:

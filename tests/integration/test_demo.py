@@ -1,8 +1,13 @@
-"""The demo as a user runs it: three programs and a real model."""
+"""The demo as a user runs it: five programs and a real model."""
 
+import json
 import re
 import signal
+import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -25,7 +30,35 @@ def test_the_demo_compares_two_answers_over_the_link(tmp_path: Path) -> None:
     assert all(int(number) > 100 for pair in carried for number in pair), output
     assert "tokens/s" in output
     assert "acceptance" in output
+    assert re.search(r"The fleet, live: http://127.0.0.1:\d+", output)
+    # The orchestrator has planned for this very edge, from what it told over the broker.
+    assert re.search(r"The orchestrator on this edge: draft \d+ tokens? ahead", output), output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_that_stays_answers_on(tmp_path: Path) -> None:
+    with running(
+        "paceline.command", *ARGUMENTS, "--stay", environment={"TMPDIR": str(tmp_path)}
+    ) as demo:
+        page = demo.wait_for(r"The fleet, live: (\S+)", timeout_s=START_S)[1]
+        demo.wait_for("An OpenAI endpoint is at", timeout_s=START_S)
+        # The edge of the comparison has gone; this is the one that stays.
+        edge_of(page, until=lambda edge: edge["state"] == "online" and edge["num_generations"] > 0)
+        demo.signal(signal.SIGINT)
+        assert demo.wait(timeout_s=END_S) == 130
+    assert "Traceback" not in demo.stderr
+
+
+def edge_of(page: str, *, until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Return what the orchestrator says of the edge as soon as it is as wanted."""
+    deadline_s = time.monotonic() + END_S
+    while time.monotonic() < deadline_s:
+        with urllib.request.urlopen(f"{page}/api/edges/demo", timeout=END_S) as response:
+            edge: dict[str, Any] = json.load(response)
+        if until(edge):
+            return edge
+        time.sleep(0.1)
+    raise AssertionError(edge)
 
 
 def test_the_demo_ends_with_all_its_programs(tmp_path: Path) -> None:

@@ -65,7 +65,10 @@ def generated(
             agent = AgentSettings(verifiers=(here.verifier.address,), target=folder, draft=draft)
             try:
                 await _generate(
-                    lines, agent=agent, answers=answers, output=output or OutputSettings()
+                    lines,
+                    opening=open_agent(agent),
+                    answers=answers,
+                    output=output or OutputSettings(),
                 )
             except PacelineError as error:
                 # Out here it would be part of the verifier's group of failures.

@@ -133,6 +133,8 @@ def test_every_option_has_help(command: click.Command) -> None:
     ("arguments", "words"),
     [
         (["generate"], "PROMPT or --prompts"),
+        (["generate", "Hi", "--broker", "127.0.0.1:1"], "--edge-id: got none with --broker"),
+        (["generate", "Hi", "--edge-id", "me"], "--edge-id: got it without --broker"),
         (["generate", ""], "PROMPT is empty"),
         (["generate", "Hi", "--temperature", "1000"], "temperature: got 1000"),
         (["generate", "Hi", "--top-p", "0"], "top_p"),
