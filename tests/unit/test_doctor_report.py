@@ -2,11 +2,14 @@
 
 import io
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
+from paceline.engine.loading import ModelSource
 from simulator.doctor.probes import installation
+from simulator.doctor.probes.models import hub_trouble
 from simulator.doctor.report import Report, as_json, is_well
 from simulator.doctor.verdicts.check import Check, failed, passed, skipped, warned
 
@@ -83,6 +86,21 @@ def test_available_memory_heeds_a_containers_limit(
 
 def test_available_memory_is_not_made_up(tmp_path: Path) -> None:
     assert installation.available_bytes(meminfo=tmp_path / "none", cgroup=tmp_path) is None
+
+
+def test_a_hub_out_of_reach_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    here = ModelSource(name="x", location=str(Path.cwd()))
+    elsewhere = ModelSource(name="nobody/nothing", location="nobody/nothing")
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        hub = f"https://127.0.0.1:{taken.getsockname()[1]}"
+        assert hub_trouble(here, hub=hub) == ""
+        told = hub_trouble(elsewhere, hub=hub)
+        assert told.endswith("not in the cache of models, and 127.0.0.1: connection refused")
+        monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+        assert hub_trouble(elsewhere, hub=hub) == "", "the way leads through the proxy"
 
 
 def test_our_own_packages_are_read_from_our_own_metadata() -> None:

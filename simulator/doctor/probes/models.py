@@ -1,10 +1,16 @@
 """Looks at models: their tokenizers always, their weights only when asked to."""
 
+import socket
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from paceline.clock import MonotonicClock
@@ -12,6 +18,9 @@ from paceline.engine.loading import DType, ModelSource, load_model, load_tokeniz
 from paceline.errors import PacelineError
 from simulator.doctor.verdicts.models import ModelFinding
 
+HUB_CONNECT_S = 10.0
+"""Longest wait for a connection to the hub."""
+HUB_PORT = 443
 BYTES_PER_WEIGHT: dict[DType, int] = {"float32": 4, "bfloat16": 2}
 
 
@@ -49,6 +58,8 @@ def _look(
 ) -> ModelFinding:
     try:
         source = resolve(name)
+        if trouble := hub_trouble(source):
+            return ModelFinding(role=role, name=name, error=f"{name}: {trouble}")
         tokenizer = load_tokenizer(source)
         found = ModelFinding(
             role=role,
@@ -69,6 +80,24 @@ def _look(
         return ModelFinding(role=role, name=name, error=str(error))
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # transformers' own
         return ModelFinding(role=role, name=name, error=f"{name}: {error}")
+
+
+def hub_trouble(source: ModelSource, *, hub: str = ENDPOINT) -> str:
+    """Return why a model of the hub cannot be had, or nothing. The hub's own library tries for most of a minute."""
+    if Path(source.location).is_dir():
+        return ""
+    if isinstance(try_to_load_from_cache(source.location, "config.json"), str):
+        return ""
+    if "https" in getproxies():
+        return ""  # the way there is the proxy's; the library knows how to ask it
+    where = urlsplit(hub)
+    try:
+        port = where.port or HUB_PORT
+        socket.create_connection((where.hostname or "", port), timeout=HUB_CONNECT_S).close()
+    except OSError as error:
+        said = (error.strerror or str(error)).lower()
+        return f"no such folder or file, not in the cache of models, and {where.hostname}: {said}"
+    return ""
 
 
 def _num_weights(source: ModelSource) -> int:
