@@ -40,8 +40,6 @@ MAX_MESSAGE_BYTES = 4 << 20
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Whoever reaches Ray's own ports can run code: they ask for the cluster's token. Ray's default where it starts itself.
-    "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
     # One event loop per replica: messages need not change threads, and gRPC for Python wants no second loop.
@@ -52,6 +50,10 @@ ENVIRONMENT = {
 }
 """Read by Ray's own processes when they start; what the user has set stays."""
 
+JOINING_ENVIRONMENT = ENVIRONMENT | {"RAY_AUTH_MODE": "token"}
+"""The same for a cluster that is joined. One that `ray start` made asks for its token; a Ray that is started here sees to
+that by itself."""
+
 
 def run(options: Mapping[str, Any]) -> None:
     """Serve as the command's options say.
@@ -60,7 +62,8 @@ def run(options: Mapping[str, Any]) -> None:
         ConfigError: Ray is not installed, an option is wrong, or the address is in use.
         ModelError: the replicas could not be started.
     """
-    set_default_environment(ENVIRONMENT)
+    # Before Ray is imported.
+    set_default_environment(ENVIRONMENT if options["ray_address"] is None else JOINING_ENVIRONMENT)
     try:
         from cloud import replicas  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:

@@ -1,6 +1,7 @@
 """Verifiers behind Ray Serve, for tests: a real Ray on this machine, as `paceline cloud --ray` starts it."""
 
 import asyncio
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from harness.processes import free_port
 from ray import serve
 from ray.exceptions import RayActorError
@@ -62,7 +64,17 @@ def ray_house(model: Path, **words: Any) -> Iterator[RayHouse]:
     arguments = {"target": model, "listen": listen, "threads": 1, **words}
     dashed = {name.replace("_", "-"): value for name, value in arguments.items()}
     options = parse_options({**dashed, "ray": True})
-    with running_ray(options):
-        deploy(application({**arguments, "num_replicas": options["replicas"]}), listen)
-        handle = serve.get_app_handle(APPLICATION)
-        yield RayHouse(address=listen, handle=handle, options={**options, "log_level": "warning"})
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        with running_ray(options):
+            node = ray._private.worker._global_node
+            started += [info.process for infos in node.all_processes.values() for info in infos]
+            deploy(application({**arguments, "num_replicas": options["replicas"]}), listen)
+            handle = serve.get_app_handle(APPLICATION)
+            yield RayHouse(
+                address=listen, handle=handle, options={**options, "log_level": "warning"}
+            )
+    finally:
+        # Ray kills its processes and leaves them to whoever collects its garbage, which warns.
+        for process in started:
+            process.wait(20.0)
