@@ -31,7 +31,8 @@ from paceline.topics import (
 )
 
 LINK_NAME = "orchestrator"
-SUBSCRIPTIONS = (EDGE_PRESENCE, EDGE_TELEMETRY, EDGE_POLICY, VERIFIER_STATUS)
+TELEMETRY_LINK_NAME = "orchestrator-telemetry"
+SUBSCRIPTIONS = (EDGE_PRESENCE, EDGE_POLICY, VERIFIER_STATUS)
 
 
 def run(settings: OrchestratorSettings) -> None:
@@ -68,7 +69,11 @@ async def _serve(settings: OrchestratorSettings) -> None:
         link = await stack.enter_async_context(
             control_link(broker, name=LINK_NAME, will=will, subscriptions=SUBSCRIPTIONS)
         )
-        service = Service(link, history=history, board=board, clock=clock)
+        # A connection of its own: when an edge floods, what says who is there must not stand behind it in the broker's queue.
+        telemetry = await stack.enter_async_context(
+            control_link(broker, name=TELEMETRY_LINK_NAME, subscriptions=(EDGE_TELEMETRY,))
+        )
+        service = Service(link, telemetry=telemetry, history=history, board=board, clock=clock)
         registry = new_registry("orchestrator")
         registry.register(Figures(service.figures, FIGURES))
         scraped = await stack.enter_async_context(

@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import logging
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.board import Board
@@ -22,7 +23,7 @@ from orchestrator.planner import Plan, explain, plan
 from orchestrator.rates import EdgeRecorder, verifier_rows
 from paceline.clock import Clock
 from paceline.errors import ConfigError, LocalProtocolError
-from paceline.mqtt.link import ControlLink
+from paceline.mqtt.link import ControlLink, Statistics
 from paceline.topics import EDGE_POLICY
 
 log = logging.getLogger(__name__)
@@ -53,16 +54,26 @@ class Service:
     """Holds the fleet and acts for it. Made by `running_service`.
 
     Args:
-        link: to the broker, subscribed to what the intake takes.
+        link: to the broker, for everything that is never shed, and for what is published.
+        telemetry: a second one for telemetry alone.
         history: where rows go.
         board: makes what pages show.
         clock: tells the fleet's time.
     """
 
-    def __init__(self, link: ControlLink, *, history: History, board: Board, clock: Clock) -> None:
+    def __init__(
+        self,
+        link: ControlLink,
+        *,
+        telemetry: ControlLink,
+        history: History,
+        board: Board,
+        clock: Clock,
+    ) -> None:
         self.history = history
         self.feed = Feed()
         self._link = link
+        self._telemetry = telemetry
         self._board = board
         self._clock = clock
         self._fleet = Fleet()
@@ -80,7 +91,7 @@ class Service:
     @property
     def is_connected(self) -> bool:
         """The broker is there."""
-        return self._link.is_connected
+        return self._link.is_connected and self._telemetry.is_connected
 
     def figures(self) -> OwnFigures:
         """Return how this program is doing."""
@@ -88,11 +99,11 @@ class Service:
         median_s, p99_s = self._timings.quantiles(0.5, 0.99)
         return OwnFigures(
             uptime_s=self._clock.now_s() - self._started_s,
-            is_connected=self._link.is_connected,
+            is_connected=self.is_connected,
             edges=edges,
             verifiers=verifiers,
             intake=self._intake.statistics,
-            link=self._link.statistics,
+            link=_both(self._link.statistics, self._telemetry.statistics),
             feed=self.feed.statistics,
             history=self.history.statistics,
             ignored=self._fleet.ignored,
@@ -135,12 +146,17 @@ class Service:
         log.info("operator's order", extra={"edge": edge_id, "draft_length": draft_length})
 
     async def read(self) -> None:
-        """Collect messages for ever."""
+        """Collect what is never shed, for ever."""
         async for received in self._link.messages():
             self._intake.add(received, at_s=self._clock.now_s())
             while self._intake.is_full:
                 self._emptied.clear()
                 await self._emptied.wait()
+
+    async def read_telemetry(self) -> None:
+        """Collect telemetry for ever."""
+        async for received in self._telemetry.messages():
+            self._intake.add(received, at_s=self._clock.now_s())
 
     async def act(self) -> None:
         """Fold and plan for ever, every TICK_S."""
@@ -232,12 +248,23 @@ class Service:
 async def running_service(service: Service) -> AsyncIterator[None]:
     """Read and act while the body runs."""
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(service.read()), group.create_task(service.act())]
+        work = (service.read(), service.read_telemetry(), service.act())
+        tasks = [group.create_task(part) for part in work]
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
+
+
+def _both(certain: Statistics, telemetry: Statistics) -> Statistics:
+    """Return what both links carried; how often the broker was found is told of the first."""
+    return replace(
+        certain,
+        received=certain.received + telemetry.received,
+        shed=certain.shed + telemetry.shed,
+        malformed=certain.malformed + telemetry.malformed,
+    )
 
 
 def _decision(item: Plan, at_s: float) -> Decision:
