@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from cloud.metrics import VERIFIER_FIGURES
 from edge.metrics import EDGE_FIGURES
 from orchestrator.metrics import FIGURES as ORCHESTRATOR_FIGURES
+from paceline.command import run
 from paceline.topics import EDGE_POLICY, TOPICS
 
 IMAGES = ("edge", "cloud", "orchestrator")
@@ -226,6 +227,23 @@ def test_alerts_are_about_figures_that_exist() -> None:
     told = set(re.findall(r"paceline:\w+", _read("prometheus/alerts.yml")))
     assert told
     assert told <= known
+
+
+def test_the_settings_of_a_service_are_options_of_the_edge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    file = tmp_path / "edge.toml"
+    file.write_text(text, encoding="utf-8")
+    assert run(["--config", str(file), "edge", "--help"]) == 0
+    capsys.readouterr()
+    unit = _read("systemd/paceline-edge.service")
+    for name in re.findall(r"/run/credentials/paceline-edge.service/([\w.]+)", text):
+        assert f"LoadCredential={name}:" in unit
+    file.write_text(f"{text}draft-lenght = 4\n", encoding="utf-8")
+    assert run(["--config", str(file), "edge", "--help"]) == 2
+    assert "draft-length" in capsys.readouterr().err
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
