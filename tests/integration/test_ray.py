@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -11,14 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from harness.event_loop import run_async
 from harness.models import save_tiny
-from harness.processes import running
 from harness.raw_edge import (
     TINY_PROMPT,
     RawStream,
@@ -38,7 +35,6 @@ from paceline.messages import (
     CloseReason,
     Commit,
     Drain,
-    Failure,
     Opened,
     Proposal,
     Resume,
@@ -70,8 +66,6 @@ NOISY = SamplingSettings(temperature=0.8, seed=77, logit_bias=ENDLESS)
 LONG = 150
 """Tokens of a text that is still being written when something happens to it: 10 ms each at least."""
 STEP = "10ms"
-STREAMS = r'(?m)^paceline:num_streams\{replica="\w+"\} 1\.0$'
-READY = r"^paceline cloud ready on (127\.0\.0\.1:\d+)$"
 
 
 @pytest.fixture(scope="module")
@@ -398,40 +392,3 @@ async def messages(stream: RawStream) -> list[Any]:
             await stream.send(Close(reason=CloseReason.DONE))
             await stream.call.done_writing()
     return said
-
-
-def test_the_program_drains_and_leaves_nothing(model: Path, engine: Engine) -> None:
-    arguments = (
-        *("cloud", "--ray", "--target", str(model), "--listen", "127.0.0.1:0", "--threads", "1"),
-        *("--min-step", STEP, "--drain", "300ms", "--metrics-listen", "127.0.0.1:0"),
-    )
-    with running("paceline.command", *arguments, ready=READY) as child:
-        assert child.ready is not None
-        address = child.ready[1]
-        started = psutil.Process(child.pid).children(recursive=True)
-
-        async def run() -> list[type]:
-            async with grpc.aio.insecure_channel(address) as channel:
-                stream = RawStream(channel)
-                await stream.send(open_request(engine, TINY_PROMPT, max_tokens=500))
-                assert isinstance(await stream.receive(), Opened)
-                async with aiohttp.ClientSession() as scraper:
-                    url = child.wait_for(r"metrics on (\S+)$")[1]
-                    while not re.search(STREAMS, await (await scraper.get(url)).text()):  # noqa: ASYNC110
-                        await asyncio.sleep(0.1)
-                child.signal(signal.SIGTERM)
-                kinds = []
-                while (message := await stream.receive()) is not None:
-                    kinds.append(type(message))
-                assert await stream.call.code() is grpc.StatusCode.UNAVAILABLE
-                return kinds
-
-        kinds = run_async(run())
-        assert kinds.count(Drain) == 1
-        assert Commit in kinds[kinds.index(Drain) :], "it went on after the drain began"
-        assert kinds[-1] is Failure
-        assert child.wait(timeout_s=30.0) == 0
-        assert child.stdout.count("\n") == 2
-        assert "Traceback" not in child.stderr, child.stderr
-        _, alive = psutil.wait_procs(started, timeout=10.0)
-        assert not alive, alive
