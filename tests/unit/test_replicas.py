@@ -1,6 +1,7 @@
 """The half of a replica that needs no Ray to run: calls through the ingress, and what its options may be."""
 
 import asyncio
+import logging
 import pickle
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -11,7 +12,9 @@ import click
 import grpc
 import pytest
 from click.testing import CliRunner
+from grpc_health.v1 import health_pb2
 from harness.event_loop import run_async
+from harness.models import save_tiny
 
 from cloud.command import cloud
 from cloud.ray_call import CallRefused, IngressCall, is_from_this_machine, no_requests
@@ -244,3 +247,32 @@ class TestApplication:
         deployment = built._bound_deployment
         assert [each.name for each in application.deployments] == [deployment.name]
         assert deployment.max_ongoing_requests == 4 * 64 + 64
+
+    def test_a_replica_whose_model_thread_is_gone_says_so(self, tmp_path: Path) -> None:
+        status = health_pb2.HealthCheckResponse
+        root, handlers = logging.getLogger(), logging.getLogger().handlers[:]
+        options = self.replicas.parse_options({"target": save_tiny(tmp_path), "threads": 1})
+
+        async def run() -> None:
+            replica: Any = object.__new__(self.replicas.VerifierReplica)
+            await replica.__init__(options)  # as Serve does
+            await replica.check_health()
+            assert (await replica.Check(b"", FakeContext())).status == status.SERVING
+            replica._core._thread.close()
+            with pytest.raises(RuntimeError):
+                await replica.check_health()
+            # The next step finds out; with it ends all that the replica does.
+            replica._core.registry.work.set()
+            await asyncio.wait({replica._life}, timeout=10.0)
+            with pytest.raises(RuntimeError, match="the verifier has ended"):
+                await replica.check_health()
+            assert (await replica.Check(b"", FakeContext())).status == status.NOT_SERVING
+            context = FakeContext()
+            with pytest.raises(CallRefused):
+                await anext(replica.Verify(requests(b"x"), context))
+            assert context.code is grpc.StatusCode.UNAVAILABLE
+
+        try:
+            run_async(run())
+        finally:
+            root.handlers[:] = handlers
