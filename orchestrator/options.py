@@ -40,6 +40,12 @@ _SERVE_OPTIONS = (
     ),
     broker_options,
     click.option(
+        "--own-telemetry-connection",
+        is_flag=True,
+        help="With --broker: hear telemetry over a second connection, so that an edge that floods delays nothing else. Not for "
+        "a broker that tells connections apart by user alone (mosquitto's use_username_as_clientid).",
+    ),
+    click.option(
         "--broker-listen",
         type=ADDRESS,
         default=DEFAULT_BROKER_LISTEN,
@@ -123,6 +129,8 @@ class OrchestratorSettings:
     broker: BrokerSettings | None
     """None: our own, in this process."""
     broker_listen: Address
+    has_telemetry_connection: bool
+    """Telemetry has a connection to the broker of its own."""
     history: Path | None
     """None: in memory."""
     history_bounds: HistoryBounds
@@ -155,14 +163,17 @@ def orchestrator_settings(values: Mapping[str, Any]) -> OrchestratorSettings:
     Raises:
         ConfigError: they contradict each other, or a file cannot be read.
     """
+    broker = broker_settings(values)
     return OrchestratorSettings(
         gate=GateSettings(
             listen=values["listen"],
             api_key=_api_key(values),
             is_insecure_allowed=values["insecure"],
         ),
-        broker=broker_settings(values),
+        broker=broker,
         broker_listen=values["broker_listen"],
+        # Our own broker knows no users, so two connections never take each other's place.
+        has_telemetry_connection=broker is None or values["own_telemetry_connection"],
         history=values["history"],
         history_bounds=HistoryBounds(
             max_rows=values["history_rows"], max_age_s=values["history_age"]

@@ -66,13 +66,17 @@ async def _serve(settings: OrchestratorSettings) -> None:
         will = Will(
             topic=ORCHESTRATOR_PRESENCE, value=Presence(online=False, incarnation=incarnation)
         )
+        is_apart = settings.has_telemetry_connection
+        subscriptions = SUBSCRIPTIONS if is_apart else (*SUBSCRIPTIONS, EDGE_TELEMETRY)
         link = await stack.enter_async_context(
-            control_link(broker, name=LINK_NAME, will=will, subscriptions=SUBSCRIPTIONS)
+            control_link(broker, name=LINK_NAME, will=will, subscriptions=subscriptions)
         )
-        # A connection of its own: when an edge floods, what says who is there must not stand behind it in the broker's queue.
-        telemetry = await stack.enter_async_context(
-            control_link(broker, name=TELEMETRY_LINK_NAME, subscriptions=(EDGE_TELEMETRY,))
-        )
+        # When an edge floods, what says who is there need not stand behind it in the broker's queue.
+        telemetry = None
+        if is_apart:
+            telemetry = await stack.enter_async_context(
+                control_link(broker, name=TELEMETRY_LINK_NAME, subscriptions=(EDGE_TELEMETRY,))
+            )
         service = Service(link, telemetry=telemetry, history=history, board=board, clock=clock)
         registry = new_registry("orchestrator")
         registry.register(Figures(service.figures, FIGURES))

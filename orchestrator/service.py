@@ -54,8 +54,8 @@ class Service:
     """Holds the fleet and acts for it. Made by `running_service`.
 
     Args:
-        link: to the broker, for everything that is never shed, and for what is published.
-        telemetry: a second one for telemetry alone.
+        link: to the broker.
+        telemetry: a second one for telemetry alone; None if the first has it too.
         history: where rows go.
         board: makes what pages show.
         clock: tells the fleet's time.
@@ -65,7 +65,7 @@ class Service:
         self,
         link: ControlLink,
         *,
-        telemetry: ControlLink,
+        telemetry: ControlLink | None,
         history: History,
         board: Board,
         clock: Clock,
@@ -73,7 +73,7 @@ class Service:
         self.history = history
         self.feed = Feed()
         self._link = link
-        self._telemetry = telemetry
+        self._links = (link,) if telemetry is None else (link, telemetry)
         self._board = board
         self._clock = clock
         self._fleet = Fleet()
@@ -91,7 +91,7 @@ class Service:
     @property
     def is_connected(self) -> bool:
         """The broker is there."""
-        return self._link.is_connected and self._telemetry.is_connected
+        return all(link.is_connected for link in self._links)
 
     def figures(self) -> OwnFigures:
         """Return how this program is doing."""
@@ -103,7 +103,7 @@ class Service:
             edges=edges,
             verifiers=verifiers,
             intake=self._intake.statistics,
-            link=_both(self._link.statistics, self._telemetry.statistics),
+            link=_summed([link.statistics for link in self._links]),
             feed=self.feed.statistics,
             history=self.history.statistics,
             ignored=self._fleet.ignored,
@@ -145,18 +145,20 @@ class Service:
         self._is_plan_owed = True
         log.info("operator's order", extra={"edge": edge_id, "draft_length": draft_length})
 
-    async def read(self) -> None:
-        """Collect what is never shed, for ever."""
-        async for received in self._link.messages():
+    async def read(self, link: ControlLink) -> None:
+        """Collect what comes over a link, for ever."""
+        async for received in link.messages():
             self._intake.add(received, at_s=self._clock.now_s())
             while self._intake.is_full:
                 self._emptied.clear()
                 await self._emptied.wait()
 
-    async def read_telemetry(self) -> None:
-        """Collect telemetry for ever."""
-        async for received in self._telemetry.messages():
-            self._intake.add(received, at_s=self._clock.now_s())
+    async def run(self) -> None:
+        """Read and act until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for link in self._links:
+                group.create_task(self.read(link))
+            group.create_task(self.act())
 
     async def act(self) -> None:
         """Fold and plan for ever, every TICK_S."""
@@ -248,22 +250,20 @@ class Service:
 async def running_service(service: Service) -> AsyncIterator[None]:
     """Read and act while the body runs."""
     async with asyncio.TaskGroup() as group:
-        work = (service.read(), service.read_telemetry(), service.act())
-        tasks = [group.create_task(part) for part in work]
+        task = group.create_task(service.run())
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
+            task.cancel()
 
 
-def _both(certain: Statistics, telemetry: Statistics) -> Statistics:
-    """Return what both links carried; how often the broker was found is told of the first."""
+def _summed(links: Sequence[Statistics]) -> Statistics:
+    """Return what all links carried; how often the broker was found is told of the first."""
     return replace(
-        certain,
-        received=certain.received + telemetry.received,
-        shed=certain.shed + telemetry.shed,
-        malformed=certain.malformed + telemetry.malformed,
+        links[0],
+        received=sum(link.received for link in links),
+        shed=sum(link.shed for link in links),
+        malformed=sum(link.malformed for link in links),
     )
 
 

@@ -294,7 +294,7 @@ def test_a_broker_that_goes_away_is_found_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         rig = MosquittoRig(tmp_path)
         async with running_rig(rig):
-            with orchestrator(broker=str(rig.address)) as child:
+            with orchestrator("--own-telemetry-connection", broker=str(rig.address)) as child:
                 async with (
                     api_of(child) as api,
                     telling(broker_of(child), [edge], interval_s=FAST_S),
