@@ -28,7 +28,12 @@ class Composition:
     def __init__(self, folder: Path, *, secrets: Path, variables: Mapping[str, str]) -> None:
         text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
         text = _VARIABLE.sub(lambda match: variables.get(match[1], match[2]), text)
-        self.services: dict[str, Any] = yaml.safe_load(text)["services"]
+        composed = yaml.safe_load(text)
+        self.services: dict[str, Any] = composed["services"]
+        self._secret_files = {
+            name: secret["file"].removeprefix("./secrets/")
+            for name, secret in composed["secrets"].items()
+        }
         self._folder = folder
         self._secrets = secrets
         self._ports: dict[tuple[str, int], int] = {}
@@ -53,7 +58,11 @@ class Composition:
         volume = self._folder / service
         volume.mkdir(exist_ok=True)
         part = part.replace("/var/lib/paceline", str(volume))
-        return part.replace("/run/secrets", str(self._secrets))
+        return re.sub(
+            r"/run/secrets/([\w.-]+)",
+            lambda match: str(self._secrets / self._secret_files[match[1]]),
+            part,
+        )
 
 
 def shell_blocks(page: Path) -> list[str]:

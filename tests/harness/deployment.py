@@ -5,10 +5,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.brokers import MOSQUITTO
-from harness.processes import END_TIMEOUT_S, Child
+from harness.processes import END_TIMEOUT_S, Child, free_port
 
 from paceline.mqtt.settings import BrokerSettings
 from paceline.settings import Address
@@ -32,7 +33,8 @@ def make_certificate(
 
 
 def certificates(folder: Path, *, servers: Sequence[str] = (), clients: Sequence[str] = ()) -> Path:
-    """Make certificates, those of servers for 127.0.0.1; returns the folder."""
+    """Make certificates, those of servers for 127.0.0.1, and the orchestrator's; returns the folder."""
+    make_certificate(folder / "steering", "client", "orchestrator").check_returncode()
     for name in servers:
         make_certificate(folder, "server", name, "127.0.0.1").check_returncode()
     for name in clients:
@@ -80,16 +82,26 @@ def command(
             reader.join(END_TIMEOUT_S)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerPorts:
+    """Where that broker listens on 127.0.0.1."""
+
+    members: int = field(default_factory=free_port)
+    """For edges and verifiers."""
+    steering: int = field(default_factory=free_port)
+    """For the orchestrator."""
+
+
 @contextmanager
 def deployed_broker(
-    folder: Path, *, secrets: Path, port: int, kept: Path | None = None
+    folder: Path, *, secrets: Path, ports: BrokerPorts, kept: Path | None = None
 ) -> Iterator[Child]:
     """Run mosquitto with deploy/mosquitto on 127.0.0.1.
 
     Args:
         folder: for its files.
         secrets: the folder with its keys.
-        port: where to listen.
+        ports: where to listen.
         kept: data of an earlier run; none begins without.
     """
     assert MOSQUITTO is not None
@@ -99,7 +111,9 @@ def deployed_broker(
     shutil.copy(DEPLOY / "mosquitto" / "acl", folder / "acl")
     (folder / "acl").chmod(0o600)
     for path, here in {
-        "listener 8883": f"listener {port} 127.0.0.1",
+        "listener 8883": f"listener {ports.members} 127.0.0.1",
+        "listener 8884": f"listener {ports.steering} 127.0.0.1",
+        "/run/secrets/steering-ca.pem": str(secrets / "steering" / "ca.pem"),
         "/run/secrets": str(secrets),
         "/mosquitto/config": str(folder),
         "/mosquitto/data/": f"{data}/",
@@ -113,11 +127,13 @@ def deployed_broker(
         yield child
 
 
-def broker_login(secrets: Path, name: str, *, port: int) -> BrokerSettings:
+def broker_login(secrets: Path, name: str, *, ports: BrokerPorts) -> BrokerSettings:
     """Return how the owner of a certificate reaches that broker."""
+    steers = name == "orchestrator"
+    folder = secrets / "steering" if steers else secrets
     return BrokerSettings(
-        address=Address(host="127.0.0.1", port=port),
+        address=Address(host="127.0.0.1", port=ports.steering if steers else ports.members),
         ca_file=secrets / "ca.pem",
-        cert_file=secrets / f"{name}.pem",
-        key_file=secrets / f"{name}.key",
+        cert_file=folder / f"{name}.pem",
+        key_file=folder / f"{name}.key",
     )

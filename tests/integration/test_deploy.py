@@ -15,7 +15,7 @@ import pytest
 import torch
 from harness.brokers import MOSQUITTO
 from harness.composed import Composition, shell_blocks
-from harness.deployment import DEPLOY, deployed_broker, make_certificate
+from harness.deployment import DEPLOY, BrokerPorts, deployed_broker, make_certificate
 from harness.models import save_tiny
 from harness.processes import free_port, running
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -63,8 +63,10 @@ def system(
     assert composition.services.keys() == {"broker", "prometheus", *PROGRAMS}
     (folder / "broker").mkdir()
     with ExitStack() as stack:
-        port = composition.port("broker", 8883)
-        stack.enter_context(deployed_broker(folder / "broker", secrets=secrets, port=port))
+        ports = BrokerPorts(
+            members=composition.port("broker", 8883), steering=composition.port("broker", 8884)
+        )
+        stack.enter_context(deployed_broker(folder / "broker", secrets=secrets, ports=ports))
         children = {
             name: stack.enter_context(running("paceline.command", *composition.command(name)))
             for name in PROGRAMS

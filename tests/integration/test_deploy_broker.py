@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness.brokers import MOSQUITTO
-from harness.deployment import broker_login, certificates, deployed_broker
-from harness.processes import free_port
+from harness.deployment import BrokerPorts, broker_login, certificates, deployed_broker
 
 from paceline.control.messages import EdgePolicy, EdgeTelemetry, Presence, VerifierStatus
 from paceline.mqtt.link import ControlLink, control_link
@@ -41,21 +40,21 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return certificates(
         tmp_path_factory.mktemp("secrets"),
         servers=("broker", "verifier-1"),
-        clients=("orchestrator", "kitchen", "garden"),
+        clients=("kitchen", "garden"),
     )
 
 
 @pytest.fixture
-def port(tmp_path: Path, secrets: Path) -> Iterator[int]:
-    port = free_port()
-    with deployed_broker(tmp_path, secrets=secrets, port=port):
-        yield port
+def ports(tmp_path: Path, secrets: Path) -> Iterator[BrokerPorts]:
+    ports = BrokerPorts()
+    with deployed_broker(tmp_path, secrets=secrets, ports=ports):
+        yield ports
 
 
 @asynccontextmanager
-async def _linked(secrets: Path, name: str, port: int) -> AsyncIterator[ControlLink]:
+async def _linked(secrets: Path, name: str, ports: BrokerPorts) -> AsyncIterator[ControlLink]:
     """As somebody who subscribes to everything, whatever the rules say."""
-    login = broker_login(secrets, name, port=port)
+    login = broker_login(secrets, name, ports=ports)
     async with control_link(login, name=name, subscriptions=TOPICS) as link:
         async with asyncio.timeout(BOUND_S):
             await link.connected()
@@ -73,11 +72,11 @@ async def _heard(link: ControlLink, *, until: str) -> set[str]:
     raise AssertionError(names)
 
 
-def test_an_edge_speaks_under_its_own_name_only(secrets: Path, port: int) -> None:
+def test_an_edge_speaks_under_its_own_name_only(secrets: Path, ports: BrokerPorts) -> None:
     async def scene() -> None:
         async with (
-            _linked(secrets, "orchestrator", port) as orchestrator,
-            _linked(secrets, "kitchen", port) as kitchen,
+            _linked(secrets, "orchestrator", ports) as orchestrator,
+            _linked(secrets, "kitchen", ports) as kitchen,
         ):
             for member in ("garden", "kitchen"):
                 kitchen.publish(EDGE_PRESENCE, member, HERE)
@@ -97,13 +96,13 @@ def test_an_edge_speaks_under_its_own_name_only(secrets: Path, port: int) -> Non
 
 
 def test_the_orchestrator_steers_and_each_edge_is_told_its_own_policy(
-    secrets: Path, port: int
+    secrets: Path, ports: BrokerPorts
 ) -> None:
     async def scene() -> None:
         async with (
-            _linked(secrets, "orchestrator", port) as orchestrator,
-            _linked(secrets, "kitchen", port) as kitchen,
-            _linked(secrets, "verifier-1", port) as verifier,
+            _linked(secrets, "orchestrator", ports) as orchestrator,
+            _linked(secrets, "kitchen", ports) as kitchen,
+            _linked(secrets, "verifier-1", ports) as verifier,
         ):
             verifier.publish(VERIFIER_STATUS, "verifier-2", STATUS)
             verifier.publish(VERIFIER_STATUS, "verifier-1", STATUS)
@@ -121,23 +120,23 @@ def test_the_orchestrator_steers_and_each_edge_is_told_its_own_policy(
 
 
 def test_a_retained_policy_outlives_the_broker(tmp_path: Path, secrets: Path) -> None:
-    port = free_port()
+    ports = BrokerPorts()
 
     async def steer() -> None:
-        async with _linked(secrets, "orchestrator", port) as orchestrator:
+        async with _linked(secrets, "orchestrator", ports) as orchestrator:
             policy = EdgePolicy(revision=7, draft_length=4, window=8)
             orchestrator.publish(EDGE_POLICY, "kitchen", policy)
             await _heard(orchestrator, until=EDGE_POLICY.name("kitchen"))
 
     async def follow() -> None:
-        async with _linked(secrets, "kitchen", port) as kitchen:
+        async with _linked(secrets, "kitchen", ports) as kitchen:
             await _heard(kitchen, until=EDGE_POLICY.name("kitchen"))
 
-    with deployed_broker(tmp_path, secrets=secrets, port=port) as broker:
+    with deployed_broker(tmp_path, secrets=secrets, ports=ports) as broker:
         asyncio.run(steer())
         assert broker.terminate() == 0
     (tmp_path / "data").rename(tmp_path / "kept")
-    with deployed_broker(tmp_path, secrets=secrets, port=port, kept=tmp_path / "kept"):
+    with deployed_broker(tmp_path, secrets=secrets, ports=ports, kept=tmp_path / "kept"):
         asyncio.run(follow())
 
 
@@ -145,14 +144,18 @@ def test_nobody_gets_in_without_a_certificate_of_the_authority(
     tmp_path: Path, secrets: Path
 ) -> None:
     stranger = certificates(tmp_path / "strangers", clients=("kitchen",))
-    port = free_port()
-    address = Address(host="127.0.0.1", port=port)
+    ports = BrokerPorts()
+    address = Address(host="127.0.0.1", port=ports.members)
     nobody = BrokerSettings(address=address, ca_file=secrets / "ca.pem", timeout_s=1.0)
     forged = replace(nobody, cert_file=stranger / "kitchen.pem", key_file=stranger / "kitchen.key")
-    with deployed_broker(tmp_path, secrets=secrets, port=port) as broker:
+    kitchen = replace(broker_login(secrets, "kitchen", ports=ports), timeout_s=1.0)
+    door = Address(host="127.0.0.1", port=ports.steering)
+    with deployed_broker(tmp_path, secrets=secrets, ports=ports) as broker:
         for login, said in (
             (nobody, "peer did not return a certificate"),
             (forged, "certificate verify failed"),
+            # An edge at the orchestrator's door.
+            (replace(kitchen, address=door), "certificate verify failed"),
         ):
             finding = asyncio.run(visit_broker(login, edge_id="kitchen", deadline_s=1.0))
             assert finding.reason == "TRANSPORT"
@@ -160,10 +163,10 @@ def test_nobody_gets_in_without_a_certificate_of_the_authority(
             broker.wait_for_stderr(said, timeout_s=5.0)
 
 
-def test_the_doctor_sees_what_the_rules_allow(secrets: Path, port: int) -> None:
+def test_the_doctor_sees_what_the_rules_allow(secrets: Path, ports: BrokerPorts) -> None:
     async def scene() -> None:
-        async with _linked(secrets, "orchestrator", port) as orchestrator:
-            login = broker_login(secrets, "kitchen", port=port)
+        async with _linked(secrets, "orchestrator", ports) as orchestrator:
+            login = broker_login(secrets, "kitchen", ports=ports)
             alone = await visit_broker(login, edge_id="kitchen", deadline_s=5.0)
             assert alone.echo_s is not None
             assert alone.orchestrator is None
@@ -179,11 +182,11 @@ def test_the_doctor_sees_what_the_rules_allow(secrets: Path, port: int) -> None:
 
 
 def test_the_doctor_and_a_running_edge_of_the_same_name_both_get_in(
-    secrets: Path, port: int
+    secrets: Path, ports: BrokerPorts
 ) -> None:
     async def scene() -> None:
-        async with _linked(secrets, "kitchen", port) as kitchen:
-            login = broker_login(secrets, "kitchen", port=port)
+        async with _linked(secrets, "kitchen", ports) as kitchen:
+            login = broker_login(secrets, "kitchen", ports=ports)
             finding = await visit_broker(login, edge_id="kitchen", deadline_s=5.0)
             # Either of them may be the last to come; nobody is refused.
             assert finding.reason == ""

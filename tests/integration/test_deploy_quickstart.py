@@ -29,7 +29,7 @@ BOUND_S = 90.0
     EDGE_OF_FLEET,
     FLEET,
 ) = shell_blocks(ROOT / "docs" / "deployment.md")
-PORTS = (50051, 8080, 8090, 8883)
+PORTS = (50051, 8080, 8090, 8883, 8884)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_fleet(machines: tuple[Machine, Machine]) -> None:
         broker.wait_for_stderr("running", timeout_s=BOUND_S)
         orchestrator = stack.enter_context(a.serving(ORCHESTRATOR))
         cloud = stack.enter_context(a.serving(CLOUD_OF_FLEET))
-        ready = rf"ready on http://127\.0\.0\.1:8090 with broker {a.address}:8883$"
+        ready = rf"ready on http://127\.0\.0\.1:8090 with broker {a.address}:8884$"
         orchestrator.wait_for(ready, timeout_s=BOUND_S)
         cloud.wait_for("ready on", timeout_s=BOUND_S)
         report = b.run(LOOK)
