@@ -24,7 +24,7 @@ _WRITE_TOKENS = 2_000_000
 )
 @click.option(
     "--only",
-    type=click.Choice(["write"]),
+    type=click.Choice(["write", "train"]),
     help="Do one stage.  [default: all that are not done yet]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the text and the training.")
@@ -48,6 +48,50 @@ _WRITE_TOKENS = 2_000_000
     type=click.IntRange(min=1),
     default=384,
     help="Texts that are written before they are kept for good.",
+)
+@click.option(
+    "--train-tokens",
+    type=click.IntRange(min=1),
+    default=8_000_000,
+    help="Tokens that the student sees; text is read again as often as that takes.",
+)
+@click.option(
+    "--num-layers",
+    type=click.IntRange(min=1),
+    default=4,
+    help="Layers of the student: the target's first and last.",
+)
+@click.option(
+    "--layers",
+    type=int,
+    multiple=True,
+    metavar="N",
+    help="A layer of the target that the student gets, from 0 on; repeat it.  [default: see --num-layers]",
+)
+@click.option(
+    "--outputs",
+    type=click.IntRange(min=2),
+    default=16_384,
+    help="Tokens that the draft can say: those that the target uses most.",
+)
+@click.option(
+    "--head",
+    type=click.Choice(["frozen", "trained"]),
+    default="frozen",
+    help="The student's output matrix: rows of the target's, or a copy that learns.",
+)
+@click.option("--rate", type=float, default=1.5e-3, help="Peak learning rate.")
+@click.option(
+    "--continue-from",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DRAFT",
+    help="A draft of the same shape to go on from, instead of the target's layers.",
+)
+@click.option(
+    "--student",
+    default="training",
+    metavar="NAME",
+    help="Name of this student, where several learn from one text; its folder in --out.",
 )
 @click.option(
     "--exclude",

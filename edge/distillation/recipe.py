@@ -26,15 +26,17 @@ DOCUMENTS = "documents.json"
 
 
 @contextmanager
-def working_in(folder: Path) -> Iterator[None]:
-    """Own a folder; it is made if it is not there.
+def working_in(folder: Path, *, on: str) -> Iterator[None]:
+    """Own one kind of work in a folder, which is made if it is not there.
+
+    Writing and training may go on at once: training reads finished shards only.
 
     Raises:
         ConfigError: another process owns it, or it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = (folder / f".{on}.lock").open("w")
     except OSError as error:
         raise ConfigError(f"out: cannot use the folder {folder}: {error}") from error
     with lock:
@@ -42,7 +44,7 @@ def working_in(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ConfigError(
-                f"out: another process works in {folder}; wait for it or choose another folder"
+                f"out: another process does {on} in {folder}; wait for it or choose another folder"
             ) from error
         yield
 

@@ -24,6 +24,10 @@ GROUP = 16
 """Slots that are attended to together; each group reads as far as its longest text."""
 
 
+ROWS_MULTIPLE = 32
+"""Steps are filled up to a multiple of so many rows: kernels are compiled, and their memory kept, for every count."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
     """The next tokens of one slot, all of which run in this step."""
@@ -58,11 +62,13 @@ class Slots:
         """Run rows; return the logits after each in order of the feeds, [R, V] in float32."""
         tokens = [token for feed in feeds for token in feed.tokens]
         positions = [feed.start + i for feed in feeds for i in range(len(feed.tokens))]
-        rows = torch.tensor([tokens, positions], device=self._device)
+        num_rows = len(tokens)
+        filling = [0] * (-num_rows % ROWS_MULTIPLE)
+        rows = torch.tensor([tokens + filling, positions + filling], device=self._device)
         step = _Step(self._buffer, feeds, queries_per_key=self._queries_per_key)
         inputs = {"input_ids": rows[:1], "position_ids": rows[1:], "use_cache": False}
         inputs[STEP_KEYWORD] = step
-        logits: Tensor = self._model(**inputs).logits[0]
+        logits: Tensor = self._model(**inputs).logits[0, :num_rows]
         return logits.float()
 
 
@@ -106,11 +112,12 @@ class _Step:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> Tensor:
         """Write the rows' keys and values of one layer, then attend; see `LayerStep`."""
         keys_SGLD, values_SGLD = self._buffer[call.layer]
-        keys_SGLD[self._slots, :, self._positions] = key[0].transpose(0, 1)
-        values_SGLD[self._slots, :, self._positions] = value[0].transpose(0, 1)
+        end = len(self._slots)
+        keys_SGLD[self._slots, :, self._positions] = key[0, :, :end].transpose(0, 1)
+        values_SGLD[self._slots, :, self._positions] = value[0, :, :end].transpose(0, 1)
         _, num_heads, num_rows, head_dim = query.shape
         query_RHD = query[0].transpose(0, 1)
-        out_RHD = torch.empty_like(query_RHD, memory_format=torch.contiguous_format)
+        out_RHD = query_RHD.new_zeros((num_rows, num_heads, head_dim))
         for group, members in self._singles.items():
             rows = [row for row, _ in members]
             out = self._attend_group(query_RHD[rows], group, call)

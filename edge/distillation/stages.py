@@ -10,6 +10,8 @@ import torch
 
 from edge.distillation.progress import Progress
 from edge.distillation.recipe import working_in
+from edge.distillation.train_stage import TrainStage, train_draft
+from edge.distillation.training import TrainSettings
 from edge.distillation.write_stage import WriteStage, write_text
 from edge.distillation.writing import WritingSettings
 
@@ -20,9 +22,13 @@ def run(values: Mapping[str, Any]) -> None:
         torch.set_num_threads(values["threads"])
     folder: Path = values["out"]
     progress = Progress()
-    with working_in(folder):
-        if values["only"] in (None, "write"):
+    if values["only"] in (None, "write"):
+        with working_in(folder, on="writing"):
             write_text(folder, _write_stage(values), progress=progress)
+    if values["only"] in (None, "train"):
+        with working_in(folder, on=f"training-{values['student']}"):
+            draft = train_draft(folder, _train_stage(values), progress=progress)
+        progress.note(f"draft saved in {draft}")
 
 
 def _write_stage(values: Mapping[str, Any]) -> WriteStage:
@@ -37,4 +43,22 @@ def _write_stage(values: Mapping[str, Any]) -> WriteStage:
         exclude=values["exclude"],
         documents=values["documents"],
         prompts=values["prompts"],
+    )
+
+
+def _train_stage(values: Mapping[str, Any]) -> TrainStage:
+    return TrainStage(
+        name=values["student"],
+        num_layers=values["num_layers"],
+        layers=values["layers"],
+        head=values["head"],
+        num_outputs=values["outputs"],
+        continue_from=values["continue_from"],
+        device=values["device"],
+        settings=TrainSettings(
+            num_tokens=values["train_tokens"],
+            rate=values["rate"],
+            bfloat16=values["dtype"] == "bfloat16",
+            seed=values["seed"],
+        ),
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edge.distillation.allocation import return_large_blocks
 from edge.distillation.conversation import Role
 from edge.distillation.exclusion import Exclusion, read_texts
 from edge.distillation.licensed import Document, find_documents, read_documents
@@ -60,6 +61,7 @@ def write_text(folder: Path, stage: WriteStage, *, progress: Progress) -> int:
         ConfigError: the folder was started with other settings, or a file cannot be read.
         ModelError: the target cannot be loaded or run.
     """
+    return_large_blocks()
     text = folder / TEXT
     source = resolve(stage.target)
     progress.note(f"loading {stage.target} as {stage.dtype}")

@@ -1,0 +1,210 @@
+"""The second stage: a student learns from the written text, from where it was left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edge.distillation.draft_folder import DraftRecord, read_trained, save_draft
+from edge.distillation.measure import Tally
+from edge.distillation.packing import Packer, Text, output_vocabulary
+from edge.distillation.progress import Progress
+from edge.distillation.recipe import RECIPE, settle
+from edge.distillation.shards import Shard, count_shards, read_shard
+from edge.distillation.student import Student, StudentShape, default_layers, make_student
+from edge.distillation.train_state import TrainState, load_weights
+from edge.distillation.training import Trainer, TrainSettings, step_batches
+from edge.distillation.write_stage import TEXT
+from paceline.engine.loading import load_tokenizer, resolve
+from paceline.engine.loading import load_weights as load_target
+from paceline.errors import ConfigError
+
+TRAINING = "training"
+DRAFT = "draft"
+MEASURED_TOKENS = 32_768
+"""Held-out positions that the live estimate looks at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainStage:
+    """What the draft depends on, besides the text."""
+
+    name: str = TRAINING
+    """Folder of this training in the run's; several students can learn from one text."""
+    num_layers: int = 4
+    layers: tuple[int, ...] = ()
+    """Layers of the target; none: the first and the last `num_layers`."""
+    head: str = "frozen"
+    num_outputs: int = 16_384
+    continue_from: Path | None = None
+    """A draft of the same shape whose weights are taken over."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    save_every: int = 25
+    """Steps between two states on disk."""
+    measure_every: int = 100
+    settings: TrainSettings = field(default_factory=TrainSettings)
+
+
+class _Text:
+    """The written text, as much of it as an epoch reads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._shards: list[Shard] = []
+
+    @property
+    def available(self) -> int:
+        return count_shards(self._folder)
+
+    def first(self, count: int) -> Sequence[Shard]:
+        for number in range(len(self._shards), count):
+            self._shards.append(read_shard(self._folder, number, check=True))
+        return self._shards[:count]
+
+
+def train_draft(folder: Path, stage: TrainStage, *, progress: Progress) -> Path:
+    """Train to the end and save the draft; return its folder.
+
+    Raises:
+        ConfigError: no text yet, or the training was started with other settings.
+        ModelError: the target cannot be loaded.
+    """
+    text = _Text(folder / TEXT)
+    if text.available == 0:
+        raise ConfigError(f"out: {folder} holds no text; write some first (--only write)")
+    recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+    state = TrainState(folder / stage.name)
+    source = resolve(recipe["target"])
+    target = load_target(source, dtype="float32", device=stage.device)
+    num_layers = target.config.get_text_config().num_hidden_layers
+    layers = stage.layers or default_layers(num_layers, stage.num_layers)
+    settle(folder / stage.name, _settings(stage, layers))
+    student = _student(target, stage, state=state, layers=layers, text=text, source=source)
+    del target
+    trainer = Trainer(student, stage.settings)
+    step = state.load(student, trainer.optimiser)
+    held_out = _held_out(text, state, student, stage)
+    progress.begin(
+        "training", total=_seen(stage, stage.settings.num_steps), done=_seen(stage, step)
+    )
+    for number, groups, packer in _steps(text, state, student, stage, first=step):
+        loss = trainer.step([packer.pack(group) for group in groups], number=number)
+        state.note({"step": number + 1, "loss": loss})
+        progress.advance(_seen(stage, 1))
+        done = number + 1
+        last = done == stage.settings.num_steps
+        if last or done % stage.measure_every == 0:
+            tally = trainer.measure(held_out())
+            state.note({"step": done} | _line(tally))
+            progress.settle(_seen(stage, done), f"step {done}, loss {loss:.3f}, {_brief(tally)}")
+        if last or done % stage.save_every == 0:
+            state.save(student, trainer.optimiser, step=done)
+    progress.end()
+    record = DraftRecord(
+        target=recipe["target"],
+        target_weights=recipe["weights"],
+        tokenizer=recipe["tokenizer"],
+        layers=layers,
+        head=stage.head,
+        text=recipe,
+        training=_settings(stage, layers),
+    )
+    draft = folder / (DRAFT if stage.name == TRAINING else f"{DRAFT}-{stage.name}")
+    save_draft(draft, student, source=source, record=record)
+    return draft
+
+
+def _settings(stage: TrainStage, layers: Sequence[int]) -> dict[str, Any]:
+    return {
+        "layers": list(layers),
+        "head": stage.head,
+        "num_outputs": stage.num_outputs,
+        "continue_from": None if stage.continue_from is None else str(stage.continue_from),
+        "training": asdict(stage.settings),
+    }
+
+
+def _student(
+    target: Any,
+    stage: TrainStage,
+    *,
+    state: TrainState,
+    layers: tuple[int, ...],
+    text: _Text,
+    source: Any,
+) -> Student:
+    outputs = state.outputs()
+    trained = None
+    if stage.continue_from is not None:
+        trained = read_trained(stage.continue_from)
+        outputs = trained.output_ids
+    if outputs is None:
+        stops = load_tokenizer(source).stop_tokens
+        shards = text.first(state.epoch_shards(0, available=text.available))
+        outputs = output_vocabulary(shards, size=stage.num_outputs, stop_tokens=stops)
+    state.keep_outputs(outputs)
+    shape = StudentShape(layers=layers, head=stage.head)
+    student = make_student(target, shape, output_ids=outputs.tolist())
+    if trained is not None:
+        load_weights(student, trained.weights)
+    return student
+
+
+def _steps(
+    text: _Text, state: TrainState, student: Student, stage: TrainStage, *, first: int
+) -> Iterator[tuple[int, list[list[Text]], Packer]]:
+    """The steps from `first` on; each epoch reads the text that there was when it began."""
+    number, epoch = 0, 0
+    while number < stage.settings.num_steps:
+        shards = text.first(state.epoch_shards(epoch, available=text.available))
+        packer = _packer(shards, student, stage)
+        texts = packer.texts(is_held_out=False)
+        for groups in step_batches(packer, stage.settings, epoch=epoch, texts=texts):
+            if first <= number < stage.settings.num_steps:
+                yield number, groups, packer
+            number += 1
+        epoch += 1
+
+
+def _held_out(text: _Text, state: TrainState, student: Student, stage: TrainStage) -> Any:
+    """Return what gives the batches of the live estimate: always the same, from the first epoch's text."""
+    shards = text.first(state.epoch_shards(0, available=text.available))
+    packer = _packer(shards, student, stage)
+    groups = packer.in_order(packer.texts(is_held_out=True))
+    groups = groups[: max(1, MEASURED_TOKENS // stage.settings.batch_tokens)]
+    return lambda: (packer.pack(group) for group in groups)
+
+
+def _packer(shards: Sequence[Shard], student: Student, stage: TrainStage) -> Packer:
+    ids = student.output_ids.cpu().numpy()
+    return Packer(shards, output_ids=ids, batch_tokens=stage.settings.batch_tokens)
+
+
+def _seen(stage: TrainStage, steps: int) -> int:
+    return steps * stage.settings.batch_tokens * stage.settings.batches_per_step
+
+
+def _line(tally: Tally) -> dict[str, Any]:
+    return {
+        name: {
+            "positions": guesses.num_positions,
+            "acceptance": round(guesses.acceptance, 4),
+            "within_4": round(guesses.coverage[3], 4),
+            "coupled": round(guesses.coupled, 4),
+            "divergence": round(guesses.mean_divergence, 4),
+        }
+        for name, guesses in tally.rows().items()
+    }
+
+
+def _brief(tally: Tally) -> str:
+    cold = [guesses for name, guesses in tally.by_category.items() if name != "hot"]
+    everything = tally.total
+    greedy = sum(cold[1:], start=cold[0]) if cold else everything
+    return (
+        f"held out: acceptance at temperature 0 {greedy.acceptance:.3f}, within 4 {greedy.coverage[3]:.3f}, "
+        f"KL {everything.mean_divergence:.3f}"
+    )

@@ -1,0 +1,139 @@
+"""Teaches a student. The same seed, text and number of threads give the same weights on a CPU.
+
+A step is a fixed number of packed batches, whose gradients add up to the gradient of the mean over the step's tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from edge.distillation.conversation import Role
+from edge.distillation.loss import divergence
+from edge.distillation.measure import RANKS, Guesses, Tally, coupled_matches, ranks
+from edge.distillation.packing import Batch, Packer, Text
+from edge.distillation.schedule import rate_share
+from edge.distillation.student import Student
+
+CLIP = 1.0
+"""Longest gradient that is taken as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """How a student is taught."""
+
+    num_tokens: int = 4_000_000
+    """Tokens seen, padding included, over all epochs."""
+    batch_tokens: int = 2048
+    batches_per_step: int = 4
+    rate: float = 1.5e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    bfloat16: bool = True
+    """Products in bfloat16, weights and sums in float32."""
+    seed: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training."""
+        return max(1, self.num_tokens // (self.batch_tokens * self.batches_per_step))
+
+
+class Trainer:
+    """A student, its optimiser and how it learns.
+
+    Args:
+        student: changed in place.
+        settings: see there.
+    """
+
+    def __init__(self, student: Student, settings: TrainSettings) -> None:
+        self._student = student
+        self._settings = settings
+        self._device = student.head.device
+        self.optimiser = torch.optim.AdamW(
+            [value for _, value in student.trained()],
+            lr=settings.rate,
+            betas=(0.9, 0.98),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    def step(self, batches: Sequence[Batch], *, number: int) -> float:
+        """Learn from the batches of one step; return the mean loss over its tokens before."""
+        rate = self._settings.rate * rate_share(number, self._settings.num_steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        weight = max(1e-9, sum(float(batch.weights.sum()) for batch in batches))
+        total = 0.0
+        for batch in batches:
+            losses = self._losses(batch)
+            loss = (losses * torch.from_numpy(batch.weights).to(self._device)).sum() / weight
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not say its type
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_([value for _, value in self._student.trained()], CLIP)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return total
+
+    @torch.no_grad()
+    def measure(self, batches: Iterator[Batch]) -> Tally:
+        """Count guesses at answers, by category."""
+        tally = Tally()
+        for batch in batches:
+            self._measure(batch, tally)
+        return tally
+
+    def _losses(self, batch: Batch) -> torch.Tensor:
+        logits = self._logits(batch)
+        indices = torch.from_numpy(batch.indices).to(self._device)
+        return divergence(logits, indices, torch.from_numpy(batch.probs).to(self._device))
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.bfloat16):
+            logits: torch.Tensor = self._student(
+                torch.from_numpy(batch.tokens).to(self._device),
+                torch.from_numpy(batch.positions).to(self._device),
+                batch.lengths,
+            )
+        return logits
+
+    def _measure(self, batch: Batch, tally: Tally) -> None:
+        answers = torch.from_numpy(batch.roles == Role.ANSWER).to(self._device)
+        logits = self._logits(batch)
+        indices = torch.from_numpy(batch.indices).to(self._device)
+        probs = torch.from_numpy(batch.probs).to(self._device)
+        tops = torch.from_numpy(batch.top_tokens).to(self._device)
+        losses = divergence(logits, indices, probs)
+        matches = coupled_matches(logits, indices, probs)
+        found = ranks(logits, self._student.output_ids, tops)
+        start = 0
+        for text, length in zip(batch.texts, batch.lengths, strict=False):
+            here = torch.arange(start, start + length, device=self._device)
+            here = here[answers[start : start + length]]
+            start += length
+            counts = torch.bincount(found[here], minlength=RANKS + 1).tolist()
+            guesses = Guesses(
+                num_positions=len(here),
+                hits=tuple(counts[:RANKS]),
+                matches=float(matches[here].sum()),
+                divergence=float(losses[here].sum()),
+            )
+            tally.add(_name(text), guesses)
+
+
+def step_batches(
+    packer: Packer, settings: TrainSettings, *, epoch: int, texts: Sequence[Text]
+) -> list[list[list[Text]]]:
+    """Return the steps of an epoch, each as the texts of its batches; a last step that is not full is left out."""
+    groups = packer.epoch(texts, seed=(settings.seed, epoch))
+    size = settings.batches_per_step
+    steps = [groups[start : start + size] for start in range(0, len(groups), size)]
+    return steps[:-1] if len(steps) > 1 and len(steps[-1]) < size else steps
+
+
+def _name(text: Text) -> str:
+    return text.passage.category if text.passage.temperature == 0 else "hot"

@@ -1,0 +1,166 @@
+"""`paceline distil` from the first prompt to a saved draft, on tiny models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from harness.models import llama_config, save_tiny
+from transformers import AutoModelForCausalLM
+
+from edge.distillation.draft_folder import check_draft
+from edge.distillation.progress import Progress
+from edge.distillation.shards import count_shards, read_shard
+from edge.distillation.train_stage import TrainStage, train_draft
+from edge.distillation.training import TrainSettings
+from edge.distillation.write_stage import WriteStage, write_text
+from edge.distillation.writing import WritingSettings
+from paceline.engine.loading import load_tokenizer, resolve
+from paceline.errors import ConfigError
+
+pytestmark = pytest.mark.slow
+
+TRAINING = TrainStage(
+    num_layers=1,
+    num_outputs=200,
+    save_every=2,
+    measure_every=4,
+    settings=TrainSettings(
+        num_tokens=24 * 512, batch_tokens=256, batches_per_step=2, rate=1e-2, bfloat16=False
+    ),
+)
+
+
+def writing(target: Path, **changes: object) -> WriteStage:
+    stage = WriteStage(
+        target=str(target),
+        num_tokens=6000,
+        dtype="float32",
+        scripts_per_shard=12,
+        settings=WritingSettings(num_slots=6, max_length=240, top_k=8),
+    )
+    return replace(stage, **changes)
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("target"), config=llama_config(num_hidden_layers=3))
+
+
+@pytest.fixture(scope="module")
+def run(target: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    write_text(folder, writing(target), progress=Progress())
+    return folder
+
+
+def arrays(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((folder / "text").rglob("*.npy"))]
+
+
+def test_every_kept_law_is_the_targets_own(run: Path, target: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).eval()
+    shard = read_shard(run / "text", 0, check=True)
+    assert len(shard.description.passages) >= 3
+    for passage in shard.description.passages:
+        here = slice(passage.start, passage.start + passage.length)
+        tokens = torch.from_numpy(shard.tokens[here].astype(np.int64))
+        with torch.inference_mode():
+            laws = torch.log_softmax(model(tokens[None]).logits[0].float(), dim=-1)
+        kept = torch.from_numpy(shard.top_ids[here].astype(np.int64))[1:]
+        logprobs = torch.from_numpy(shard.top_logprobs[here].astype(np.float32))[1:]
+        assert torch.allclose(laws[:-1].gather(1, kept), logprobs, atol=5e-3, rtol=2e-3)
+        assert torch.allclose(laws[:-1].max(1).values, logprobs[:, 0], atol=5e-3, rtol=2e-3)
+
+
+def test_a_run_that_is_cut_goes_on_to_the_same_text(
+    run: Path, target: Path, tmp_path: Path
+) -> None:
+    stage = writing(target)
+    write_text(tmp_path, replace(stage, num_tokens=1), progress=Progress())
+    done = count_shards(tmp_path / "text")
+    # What a kill while a shard was being written leaves behind.
+    torn = tmp_path / "text" / f".{done:06d}.unfinished"
+    torn.mkdir()
+    (torn / "tokens.npy").write_bytes(b"torn")
+    write_text(tmp_path, stage, progress=Progress())
+    assert count_shards(tmp_path / "text") > done
+    assert arrays(tmp_path) == arrays(run)
+
+
+def test_other_settings_are_refused(run: Path, target: Path) -> None:
+    with pytest.raises(ConfigError, match=r"seed: got 7, but .* was started with 0"):
+        write_text(run, writing(target, seed=7), progress=Progress())
+
+
+def test_text_that_a_draft_is_measured_on_is_dropped(
+    target: Path, run: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(resolve(str(target)))
+    shard = read_shard(run / "text", 0)
+    texts = {
+        passage.number: tokenizer.decode(
+            shard.tokens[passage.start : passage.start + passage.length].tolist()
+        )
+        for passage in shard.description.passages
+    }
+    number, text = max(texts.items(), key=lambda item: len(item[1].split()))
+    assert len(text.split()) > 20
+    excluded = tmp_path / "held_out.jsonl"
+    excluded.write_text(json.dumps({"turns": [text.upper()]}))
+    out = tmp_path / "out"
+    out.mkdir()
+    write_text(out, writing(target, num_tokens=1, exclude=(excluded,)), progress=Progress())
+    again = read_shard(out / "text", 0).description
+    assert again.counts["overlapping"] >= 1
+    assert number not in {passage.number for passage in again.passages}
+
+
+def log(run: Path, name: str) -> list[dict[str, float]]:
+    lines = (run / name / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_a_student_learns_and_its_draft_is_whole(run: Path) -> None:
+    draft = train_draft(run, TRAINING, progress=Progress())
+    losses = [line["loss"] for line in log(run, "training") if "loss" in line]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    record = check_draft(draft)
+    assert record["layers"] == [0]
+    assert (draft / "README.md").read_text().startswith("# Draft model for")
+    (draft / "head.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match=r"head.safetensors: its sha256"):
+        check_draft(draft)
+
+
+class KilledError(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+class KillingProgress(Progress):
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._left = steps
+
+    def advance(self, count: int) -> None:
+        super().advance(count)
+        self._left -= 1
+        if self._left == 0:
+            raise KilledError
+
+
+def test_training_that_is_cut_goes_on_to_the_same_weights(run: Path) -> None:
+    whole = replace(TRAINING, name="whole")
+    cut = replace(TRAINING, name="cut")
+    expected = train_draft(run, whole, progress=Progress())
+    for steps in (7, 2):  # once between two states, once right at one
+        with pytest.raises(KilledError):
+            train_draft(run, cut, progress=KillingProgress(steps))
+    got = train_draft(run, cut, progress=Progress())
+    assert log(run, "cut") == log(run, "whole")
+    for name in ("trained.safetensors", "head.safetensors"):
+        assert (got / name).read_bytes() == (expected / name).read_bytes()
