@@ -149,7 +149,7 @@ def spread(values: list[float], *, digits: int = 4) -> Figures:
     return {
         "num": len(ordered),
         "median_s": round(statistics.median(ordered), digits),
-        "p99_s": round(ordered[int(0.99 * (len(ordered) - 1))], digits),
+        "p99_s": round(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], digits),
         "max_s": round(ordered[-1], digits),
     }
 
