@@ -18,7 +18,10 @@ FOLDER = Path(__file__).resolve().parent
 DISTRIBUTION = "paceline"
 
 ORCHESTRATOR_DOES_WITHOUT = frozenset(
-    {"accelerate", "gguf", "grpcio", "grpcio-health-checking", "torch", "transformers"}
+    {
+        *("accelerate", "gguf", "grpcio", "grpcio-health-checking", "huggingface-hub"),
+        *("packaging", "torch", "transformers"),
+    }
 )
 """Of our direct dependencies. What is left is tried by a test that runs the orchestrator with these blocked."""
 
