@@ -9,7 +9,6 @@ README.md                        model card
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from copy import deepcopy
@@ -17,21 +16,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
+from edge.distillation.draft_reading import DESCRIPTION, FORMAT, HEAD, TRAINED, sha256_of
 from edge.distillation.progress import without_bars
 from edge.distillation.student import ATTENTION, Student
 from paceline.engine.loading import ModelSource
-from paceline.errors import ConfigError
 
-FORMAT = 1
 VERSION = "0.1.0"
-DESCRIPTION, HEAD, CARD = "draft.json", "head.safetensors", "README.md"
-TRAINED = "trained.safetensors"
+CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +42,6 @@ class DraftRecord:
     head: str
     text: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """What `--continue-from` takes over."""
-
-    output_ids: NDArray[np.int64]
-    weights: dict[str, torch.Tensor]
 
 
 def save_draft(folder: Path, student: Student, *, source: ModelSource, record: DraftRecord) -> None:
@@ -76,54 +63,11 @@ def save_draft(folder: Path, student: Student, *, source: ModelSource, record: D
     save_file(exact, temporary / TRAINED)
     AutoTokenizer.from_pretrained(**source.arguments).save_pretrained(temporary)
     (temporary / CARD).write_text(_card(record, student), encoding="utf-8")
-    sums = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+    sums = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
     description = {"format": FORMAT, "version": VERSION} | asdict(record) | {"sha256": sums}
     (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-
-
-def is_draft(folder: Path) -> bool:
-    """Return whether a folder holds a draft made here."""
-    return (folder / DESCRIPTION).is_file()
-
-
-def check_draft(folder: Path) -> dict[str, Any]:
-    """Return what a draft's description says, after comparing every file with its checksum.
-
-    Raises:
-        ConfigError: no draft, one of another format, or a damaged one.
-    """
-    path = folder / DESCRIPTION
-    try:
-        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if description["format"] != FORMAT:
-            raise ConfigError(f"draft {path}: of format {description['format']}, expected {FORMAT}")
-        for name, expected in description["sha256"].items():
-            if _sha256(folder / name) != expected:
-                raise ConfigError(
-                    f"draft {folder / name}: its sha256 is not the one in {path.name}"
-                )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"draft {path}: cannot be read: {error!r}") from error
-    return description
-
-
-def read_head(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the ids that a draft can say, [W] int64, and its output matrix [W, hidden] in bfloat16."""
-    content = load_file(folder / HEAD)
-    return content["ids"].long(), content["rows"]
-
-
-def read_trained(folder: Path) -> Trained:
-    """Read what a training goes on from.
-
-    Raises:
-        ConfigError: as in `check_draft`.
-    """
-    check_draft(folder)
-    ids, _ = read_head(folder)
-    return Trained(output_ids=ids.numpy(), weights=load_file(folder / TRAINED))
 
 
 def _half(model: Any) -> Any:
@@ -141,8 +85,3 @@ def _card(record: DraftRecord, student: Student) -> str:
         f"- Trained on text that the target wrote itself; recipe and checksums: `{DESCRIPTION}`.\n"
         "- Licence: that of the target.\n"
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -53,7 +53,9 @@ class Student(nn.Module):
     def __init__(self, model: Any, *, output_ids: Tensor, trains_head: bool) -> None:
         super().__init__()
         attention_register()
-        self.model = model
+        self.model = (
+            model.eval()
+        )  # a student this small needs no dropout, and its measures are to be exact
         model.set_attn_implementation(ATTENTION)
         model.requires_grad_(requires_grad=True)
         model.get_input_embeddings().requires_grad_(requires_grad=False)

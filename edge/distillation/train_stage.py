@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edge.distillation.draft_folder import DraftRecord, read_trained, save_draft
+from edge.distillation.draft_folder import DraftRecord, save_draft
+from edge.distillation.draft_reading import read_trained
 from edge.distillation.measure import Tally
 from edge.distillation.packing import Packer, Text, output_vocabulary
 from edge.distillation.progress import Progress

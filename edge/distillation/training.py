@@ -5,7 +5,7 @@ A step is a fixed number of packed batches, whose gradients add up to the gradie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,40 +79,40 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         return total
 
-    @torch.no_grad()
-    def measure(self, batches: Iterator[Batch]) -> Tally:
-        """Count guesses at answers, by category."""
-        tally = Tally()
-        for batch in batches:
-            self._measure(batch, tally)
-        return tally
+    def measure(self, batches: Iterable[Batch]) -> Tally:
+        """Count guesses at answers, by category; all but greedy answers under "hot"."""
+        return measure_student(
+            self._student, batches, category=_name, bfloat16=self._settings.bfloat16
+        )
 
     def _losses(self, batch: Batch) -> torch.Tensor:
-        logits = self._logits(batch)
+        logits = _logits(self._student, batch, bfloat16=self._settings.bfloat16)
         indices = torch.from_numpy(batch.indices).to(self._device)
         return divergence(logits, indices, torch.from_numpy(batch.probs).to(self._device))
 
-    def _logits(self, batch: Batch) -> torch.Tensor:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.bfloat16):
-            logits: torch.Tensor = self._student(
-                torch.from_numpy(batch.tokens).to(self._device),
-                torch.from_numpy(batch.positions).to(self._device),
-                batch.lengths,
-            )
-        return logits
 
-    def _measure(self, batch: Batch, tally: Tally) -> None:
-        answers = torch.from_numpy(batch.roles == Role.ANSWER).to(self._device)
-        logits = self._logits(batch)
-        indices = torch.from_numpy(batch.indices).to(self._device)
-        probs = torch.from_numpy(batch.probs).to(self._device)
-        tops = torch.from_numpy(batch.top_tokens).to(self._device)
+@torch.no_grad()
+def measure_student(
+    student: Student,
+    batches: Iterable[Batch],
+    *,
+    category: Callable[[Text], str],
+    bfloat16: bool = True,
+) -> Tally:
+    """Count a student's guesses at answers, by a category of each conversation."""
+    tally = Tally()
+    for batch in batches:
+        logits = _logits(student, batch, bfloat16=bfloat16)
+        device = logits.device
+        answers = torch.from_numpy(batch.roles == Role.ANSWER).to(device)
+        indices = torch.from_numpy(batch.indices).to(device)
+        probs = torch.from_numpy(batch.probs).to(device)
         losses = divergence(logits, indices, probs)
         matches = coupled_matches(logits, indices, probs)
-        found = ranks(logits, self._student.output_ids, tops)
+        found = ranks(logits, student.output_ids, torch.from_numpy(batch.top_tokens).to(device))
         start = 0
         for text, length in zip(batch.texts, batch.lengths, strict=False):
-            here = torch.arange(start, start + length, device=self._device)
+            here = torch.arange(start, start + length, device=device)
             here = here[answers[start : start + length]]
             start += length
             counts = torch.bincount(found[here], minlength=RANKS + 1).tolist()
@@ -122,7 +122,19 @@ class Trainer:
                 matches=float(matches[here].sum()),
                 divergence=float(losses[here].sum()),
             )
-            tally.add(_name(text), guesses)
+            tally.add(category(text), guesses)
+    return tally
+
+
+def _logits(student: Student, batch: Batch, *, bfloat16: bool) -> torch.Tensor:
+    device = student.head.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        logits: torch.Tensor = student(
+            torch.from_numpy(batch.tokens).to(device),
+            torch.from_numpy(batch.positions).to(device),
+            batch.lengths,
+        )
+    return logits
 
 
 def step_batches(

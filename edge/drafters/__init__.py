@@ -1,7 +1,9 @@
 """What guesses at the edge. Each drafter is one choice for `--draft`."""
 
+from pathlib import Path
 from typing import Literal
 
+from edge.distillation.draft_reading import check_draft, is_draft, read_head
 from edge.drafters.lookup import LookupDrafter
 from edge.drafters.model import ModelDrafter
 from paceline.drafter import Drafter
@@ -26,14 +28,14 @@ def load_drafter(
     """Return the drafter that a user names. Takes long for a model: not in the event loop.
 
     Args:
-        spec: "lookup", or a model: hub name, folder, GGUF file or short name.
+        spec: "lookup", or a model: hub name, folder (also of `paceline distil`), GGUF file or short name.
         tokenizer: the target's; a draft model must have the same.
         dtype: arithmetic of a draft model.
         device: where it runs.
         progress: told each stage of the loading.
 
     Raises:
-        ConfigError: it names nothing, or "none", which is the absence of a drafter.
+        ConfigError: it names nothing, or "none", which is the absence of a drafter; or a distilled draft is damaged.
         ModelError: the model cannot be loaded.
         IncompatibleError: the model has another tokenizer.
     """
@@ -50,5 +52,11 @@ def load_drafter(
             f"{tokenizer.fingerprint.hex()}; token ids would mean different words. Choose a draft of the same model "
             f"family, or {LOOKUP!r}, which needs no model"
         )
+    folder = Path(source.location)
+    distilled = source.gguf_file is None and is_draft(folder)
+    if distilled:
+        check_draft(folder)
     engine = load_model(source, dtype=dtype, device=device, tokenizer=own, progress=progress)
+    if distilled:
+        engine.limit_output(*read_head(folder))
     return ModelDrafter(engine, vocabulary_size=tokenizer.vocabulary_size)

@@ -26,6 +26,7 @@ from paceline.engine.attention import (
 )
 from paceline.engine.cache import RollbackCache
 from paceline.engine.check import check_commit, check_groups, check_open, check_rollback
+from paceline.engine.partial_head import limited
 from paceline.engine.plan import GroupPlan, plan_group
 from paceline.engine.probe import probe
 from paceline.engine.rows import (
@@ -38,6 +39,7 @@ from paceline.engine.rows import (
     WorkCounters,
 )
 from paceline.engine.sequence import CacheSequence, PendingRow
+from paceline.errors import ModelError
 from paceline.messages import ModelIdentity
 from paceline.tokens import TokenId
 
@@ -203,6 +205,23 @@ class Engine:
     def clear_prefixes(self) -> None:
         """Drop every cached prefix that no open sequence uses."""
         self._cache.clear_prefixes()
+
+    def limit_output(self, ids: Tensor, rows: Tensor) -> None:
+        """From now on compute logits of some tokens only; those of all others are -inf.
+
+        Args:
+            ids: [W] the tokens.
+            rows: [W, hidden] their rows of the output matrix, in any floating type.
+
+        Raises:
+            ModelError: they do not fit the model.
+        """
+        try:
+            head = limited(self._model.get_output_embeddings(), ids, rows)
+        except ValueError as error:
+            raise ModelError(f"{self.identity.name}: its partial output matrix: {error}") from error
+        head.register_forward_pre_hook(self._note_head)
+        self._model.set_output_embeddings(head)
 
     def warm_up(self, *, num_sequences: int = 2, num_rows: int = 4) -> None:
         """Run a few steps, so that the first request does not pay for first-time work."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from harness.models import llama_config, save_tiny
 from transformers import AutoModelForCausalLM
 
-from edge.distillation.draft_folder import check_draft
+from edge.distillation.draft_reading import check_draft
 from edge.distillation.progress import Progress
 from edge.distillation.shards import count_shards, read_shard
 from edge.distillation.train_stage import TrainStage, train_draft
@@ -35,7 +36,7 @@ TRAINING = TrainStage(
 )
 
 
-def writing(target: Path, **changes: object) -> WriteStage:
+def writing(target: Path, **changes: Any) -> WriteStage:
     stage = WriteStage(
         target=str(target),
         num_tokens=6000,

@@ -1,0 +1,78 @@
+"""Measures a finished draft, from its folder, on text whose laws are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from edge.distillation.draft_reading import check_draft, read_trained
+from edge.distillation.measure import Tally
+from edge.distillation.packing import Packer, Text
+from edge.distillation.shards import Shard
+from edge.distillation.student import StudentShape, make_student
+from edge.distillation.train_state import load_weights
+from edge.distillation.training import measure_student
+from paceline.engine.loading import load_weights as load_target
+from paceline.engine.loading import resolve
+
+BATCH_TOKENS = 2048
+
+
+class EvaluatedDraft:
+    """A draft as its training left it, in float32 weights.
+
+    Args:
+        folder: of the draft.
+        target: the model it drafts for, whose embeddings it has.
+        device: where to measure.
+    """
+
+    def __init__(
+        self, folder: Path, *, target: str, device: Literal["cpu", "cuda"] = "cpu"
+    ) -> None:
+        self.record = check_draft(folder)
+        trained = read_trained(folder)
+        shape = StudentShape(layers=tuple(self.record["layers"]), head=self.record["head"])
+        model = load_target(resolve(target), dtype="float32", device=device)
+        self.student = make_student(model, shape, output_ids=trained.output_ids.tolist())
+        load_weights(self.student, trained.weights)
+
+
+def measure_draft(
+    draft: EvaluatedDraft,
+    shards: Sequence[Shard],
+    *,
+    choose: Callable[[Packer], Iterable[Text]] | None = None,
+    category: Callable[[Text], str] = lambda text: text.passage.category,
+) -> Tally:
+    """Count guesses at answers.
+
+    Args:
+        draft: the draft.
+        shards: text of the target, none of which it learned from.
+        choose: the conversations to look at; all of them if left out.
+        category: under which name to count one.
+    """
+    ids = draft.student.output_ids.cpu().numpy()
+    packer = Packer(shards, output_ids=ids, batch_tokens=BATCH_TOKENS)
+    everything = [*packer.texts(is_held_out=True), *packer.texts(is_held_out=False)]
+    texts = list(everything if choose is None else choose(packer))
+    batches = (packer.pack(group) for group in packer.in_order(texts))
+    with torch.no_grad():
+        return measure_student(draft.student, batches, category=category)
+
+
+def rows_of(tally: Tally) -> dict[str, dict[str, Any]]:
+    """Return a tally as JSON has it."""
+    return {
+        name: {
+            "positions": guesses.num_positions,
+            "within": [round(share, 4) for share in guesses.coverage],
+            "coupled": round(guesses.coupled, 4),
+            "divergence": round(guesses.mean_divergence, 4),
+        }
+        for name, guesses in tally.rows().items()
+    }

@@ -1,0 +1,51 @@
+"""An output matrix for some tokens of the vocabulary: most of a small draft's time goes into the whole one.
+
+Shape suffixes: W = tokens it knows; V = vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+
+class PartialHead(nn.Module):
+    """Computes logits of some tokens; those of all others are -inf, so nobody draws them.
+
+    Args:
+        ids_W: the tokens.
+        rows_WH: their rows of the output matrix.
+        vocabulary_size: V, width of the logits that come out.
+    """
+
+    _ids: Tensor
+
+    def __init__(self, ids_W: Tensor, rows_WH: Tensor, *, vocabulary_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(rows_WH, requires_grad=False)
+        self.register_buffer("_ids", ids_W, persistent=False)
+        self._vocabulary_size = vocabulary_size
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return logits [..., V] for hidden states [..., H]."""
+        logits = linear(hidden, self.weight)
+        whole = logits.new_full((*logits.shape[:-1], self._vocabulary_size), float("-inf"))
+        return whole.index_copy_(whole.dim() - 1, self._ids, logits)
+
+
+def limited(head: nn.Module, ids_W: Tensor, rows_WH: Tensor) -> PartialHead:
+    """Return a partial head in place of a whole one, on its device and of its type.
+
+    Raises:
+        ValueError: ids are not different tokens of the vocabulary, or rows do not fit them or the model.
+    """
+    weight: Tensor = head.weight  # type: ignore[assignment]  # a linear layer
+    vocabulary_size, width = weight.shape
+    ids = ids_W.tolist()
+    if len(set(ids)) != len(ids) or not all(0 <= token < vocabulary_size for token in ids):
+        raise ValueError(f"ids: expected different tokens below {vocabulary_size}")
+    if rows_WH.shape != (len(ids), width):
+        raise ValueError(f"rows: got shape {tuple(rows_WH.shape)}, expected {(len(ids), width)}")
+    rows = rows_WH.to(device=weight.device, dtype=weight.dtype, copy=True)
+    return PartialHead(ids_W.to(weight.device, torch.long), rows, vocabulary_size=vocabulary_size)
