@@ -5,7 +5,7 @@
 Two verifiers, an orchestrator, a broker of its own (mosquitto) and an edge, all real processes. Twenty answers, two at a time; as
 long as they run, every few seconds one of the four is killed with SIGKILL and started again at its old address. Told are whether
 every text is the one of an undisturbed answer, the longest silence that a reader of the stream met after each kill (time to go on),
-and how long broker and orchestrator took until the edge was in the fleet again.
+and how long after its return the orchestrator had heard of the edge and both verifiers again.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -160,24 +159,25 @@ def mosquitto(place: str, folder: Path) -> Iterator[Child]:
             child.kill()
 
 
-def in_fleet(orchestrator: str, since: float, *, timeout_s: float = 60.0) -> float | None:
-    """Return how many seconds passed until the orchestrator had edge and both verifiers online."""
-    while time.monotonic() < since + timeout_s:
+def in_fleet(orchestrator: str, up_s: float, *, timeout_s: float = 60.0) -> float | None:
+    """Return how long after a program's return the orchestrator had heard of edge and both verifiers again."""
+    up_unix_s = time.time() - (time.monotonic() - up_s)
+    while time.monotonic() < up_s + timeout_s:
         try:
             with urllib.request.urlopen(f"{orchestrator}/api/fleet", timeout=2.0) as response:
-                if is_complete(json.load(response)):
-                    return round(time.monotonic() - since, 2)
-        except (urllib.error.URLError, OSError):
+                if is_complete(json.load(response), since_unix_s=up_unix_s):
+                    return round(time.monotonic() - up_s, 2)
+        except OSError:
             pass
         time.sleep(0.05)
     return None
 
 
-def is_complete(fleet: dict[str, Any]) -> bool:
-    """Whether the edge and both verifiers are known to be there."""
-    edges = {edge["id"]: edge["state"] for edge in fleet["edges"]}
-    online = [verifier for verifier in fleet["verifiers"] if verifier["state"] == "online"]
-    return edges.get(EDGE) == "online" and len(online) == 2
+def is_complete(fleet: dict[str, Any], *, since_unix_s: float) -> bool:
+    """Whether the edge and both verifiers are there and have been heard since."""
+    members = [*(e for e in fleet["edges"] if e["id"] == EDGE), *fleet["verifiers"]]
+    heard = [m for m in members if m["state"] == "online" and m["heard_at_s"] >= since_unix_s]
+    return bool(fleet["orchestrator"]["is_connected"]) and len(heard) == 3
 
 
 def silence_after(pieces_s: list[float], at_s: float) -> float | None:
@@ -236,7 +236,7 @@ def disturb(
                 "program": name,
                 "killed_s": killed_s,
                 "down_for_s": round(up_s - killed_s, 2),
-                "in_fleet_after_s": in_fleet(orchestrator, up_s),
+                "heard_again_after_s": in_fleet(orchestrator, up_s),
             }
         )
     return kills
@@ -302,7 +302,7 @@ def told(
             "kills": len(of_it),
             "time_to_go_on_s": spread([k["time_to_go_on_s"] for k in of_it]),
             "down_for_s": spread([k["down_for_s"] for k in of_it]),
-            "in_fleet_after_s": spread([k["in_fleet_after_s"] for k in of_it]),
+            "heard_again_after_s": spread([k["heard_again_after_s"] for k in of_it]),
         }
     return {
         "answers": len(texts),

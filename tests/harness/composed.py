@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # amqtt brings it, without stubs
+import yaml
 from harness.deployment import DEPLOY
 from harness.processes import free_port
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # amqtt brings it, without stubs
+import yaml
 from harness.composed import Composition
 from harness.deployment import DEPLOY, ROOT
 from packaging.requirements import Requirement
@@ -264,3 +264,15 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     found = re.search(r"exposure level for \S+: ([\d.]+)", level)
     assert found is not None
     assert float(found[1]) < 2.0
+
+
+def test_the_readme_shows_the_quickstart_that_is_tried() -> None:
+    tried = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8").splitlines()
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Two machines")[2]
+    shown = [
+        line
+        for block in section.split("```sh\n")[1:]
+        for line in block.partition("```")[0].splitlines()
+    ]
+    assert len(shown) > 5
+    assert not [line for line in shown if line not in tried]

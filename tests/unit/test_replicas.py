@@ -232,7 +232,7 @@ class TestApplication:
         assert words in str(caught.value)
 
     def test_the_configuration_that_is_shipped_holds(self) -> None:
-        import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with Ray
+        import yaml
         from ray.serve.schema import ServeDeploySchema  # noqa: PLC0415
 
         from cloud.ray_program import APPLICATION, INGRESS  # noqa: PLC0415
