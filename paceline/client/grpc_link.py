@@ -141,7 +141,7 @@ class GrpcLink:
 
 @dataclass(slots=True, kw_only=True)
 class _Connection:
-    """One channel and the streams on it."""
+    """One channel and the calls on it."""
 
     channel: grpc.aio.Channel
     calls: list[Any] = field(default_factory=list)
@@ -192,11 +192,14 @@ class GrpcConnector:
     async def describe(self, address: Address) -> VerifierInfo:
         """See `Connector`."""
         connection = await self._ready(address)
-        stub = services.VerificationServiceStub(connection.channel)
+        stub: Any = services.VerificationServiceStub(connection.channel)
         started_s = self._clock.now_s()
+        call = stub.Describe(pb.DescribeRequest(), metadata=self._metadata)
+        # Counted like a stream: a channel that is closed under a call cancels the task that waits for it.
+        connection.calls = [*connection.open_calls, call]
         try:
             async with asyncio.timeout(self._settings.connect_s):
-                answer = await stub.Describe(pb.DescribeRequest(), metadata=self._metadata)
+                answer = await call
         except TimeoutError as error:
             connection.suspect()
             raise LinkTimeout(
@@ -247,11 +250,12 @@ class GrpcConnector:
         # Another task may have been faster; its connection serves as well as ours.
         connection = self._current.setdefault(address, fresh)
         if connection is not fresh:
-            await fresh.channel.close(grace=None)
+            # Closed with the next sweep: while we waited for that, the other one might be retired and closed.
+            self._retired.append(fresh)
         return connection
 
     async def _sweep(self) -> None:
-        """Close what is retired and carries no stream any more."""
+        """Close what is retired and carries no call any more."""
         unused = [connection for connection in self._retired if not connection.open_calls]
         self._retired = [connection for connection in self._retired if connection.open_calls]
         for connection in unused:

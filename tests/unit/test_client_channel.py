@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -19,6 +20,7 @@ from paceline.errors import ConfigError, LinkClosed, LinkTimeout
 from paceline.messages import Commit
 from paceline.settings import Address
 from paceline.tokens import Position, TokenId
+from paceline.v1 import verification_pb2 as pb
 from simulator.link import LinkSettings
 from simulator.relay import CutMode
 
@@ -117,6 +119,38 @@ def test_streams_share_a_connection_and_a_broken_one_is_replaced() -> None:
         assert address not in connector._current
         assert channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
         await connector.close()
+
+    run_async(main())
+
+
+class SlowService(PeerService):
+    """Answers what it serves when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def Describe(self, request: Any, context: Any) -> pb.DescribeResponse:  # noqa: N802
+        self.asked.set()
+        await self.may_answer.wait()
+        return await super().Describe(request, context)
+
+
+def test_a_question_under_way_keeps_its_connection() -> None:
+    # Closing the channel would cancel the task that asks, which then ends without a word.
+    async def main() -> None:
+        connector = GrpcConnector(ConnectionSettings())
+        service = SlowService()
+        async with serving(service) as address, asyncio.timeout(10.0), asyncio.TaskGroup() as group:
+            asking = group.create_task(connector.describe(address))
+            await service.asked.wait()
+            await connector.keep_only(())
+            service.may_answer.set()
+            assert (await asking).protocol_version == 7
+            await connector.keep_only(())
+            assert connector._retired == []
+            await connector.close()
 
     run_async(main())
 
