@@ -108,13 +108,3 @@ def coupled_matches(logits_TW: Tensor, indices_TK: Tensor, probs_TK: Tensor) -> 
         spread += target_rest / target_i[:, 0] + student_rest / student_i[:, 0]
         total += torch.where(kept[:, i], 1 / spread, torch.zeros_like(spread))
     return total
-
-
-def expected_chain(acceptance: float, length: int) -> float:
-    """Return tokens per round of a chain of drafts, the target's own one included (Leviathan et al., equation 1)."""
-    return sum(acceptance**depth for depth in range(length + 1))
-
-
-def expected_tree(coverage: float, depth: int) -> float:
-    """Return the same for a tree whose every level holds the target's token with probability `coverage`."""
-    return expected_chain(coverage, depth)

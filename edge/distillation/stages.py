@@ -10,7 +10,8 @@ import torch
 
 from edge.distillation.progress import Progress
 from edge.distillation.recipe import working_in
-from edge.distillation.train_stage import TrainStage, train_draft
+from edge.distillation.report_stage import ReportStage, write_report
+from edge.distillation.train_stage import TrainStage, draft_folder, train_draft
 from edge.distillation.training import TrainSettings
 from edge.distillation.write_stage import WriteStage, write_text
 from edge.distillation.writing import WritingSettings
@@ -29,6 +30,13 @@ def run(values: Mapping[str, Any]) -> None:
         with working_in(folder, on=f"training-{values['student']}"):
             draft = train_draft(folder, _train_stage(values), progress=progress)
         progress.note(f"draft saved in {draft}")
+    if values["only"] in (None, "report"):
+        stage = ReportStage(
+            draft=draft_folder(folder, values["student"]),
+            dtype=values["dtype"],
+            device=values["device"],
+        )
+        progress.note(f"report saved in {write_report(folder, stage, progress=progress)}")
 
 
 def _write_stage(values: Mapping[str, Any]) -> WriteStage:

@@ -113,9 +113,14 @@ def train_draft(folder: Path, stage: TrainStage, *, progress: Progress) -> Path:
         text=recipe,
         training=_settings(stage, layers),
     )
-    draft = folder / (DRAFT if stage.name == TRAINING else f"{DRAFT}-{stage.name}")
+    draft = draft_folder(folder, stage.name)
     save_draft(draft, student, source=source, record=record)
     return draft
+
+
+def draft_folder(folder: Path, name: str) -> Path:
+    """Return where the draft of a training is saved."""
+    return folder / (DRAFT if name == TRAINING else f"{DRAFT}-{name}")
 
 
 def _settings(stage: TrainStage, layers: Sequence[int]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,19 @@ import torch
 from harness.models import llama_config, save_tiny
 from transformers import AutoModelForCausalLM
 
-from edge.distillation.draft_reading import check_draft
+from edge.distillation.draft_reading import check_draft, read_trained
+from edge.distillation.evaluation import EvaluatedDraft
 from edge.distillation.progress import Progress
+from edge.distillation.report_stage import ReportStage, write_report
 from edge.distillation.shards import count_shards, read_shard
 from edge.distillation.train_stage import TrainStage, train_draft
 from edge.distillation.training import TrainSettings
 from edge.distillation.write_stage import WriteStage, write_text
 from edge.distillation.writing import WritingSettings
+from edge.drafters import load_drafter
 from paceline.engine.loading import load_tokenizer, resolve
 from paceline.errors import ConfigError
+from paceline.sampling.settings import SamplingSettings
 
 pytestmark = pytest.mark.slow
 
@@ -136,6 +141,68 @@ def test_a_student_learns_and_its_draft_is_whole(run: Path) -> None:
     (draft / "head.safetensors").write_bytes(b"damaged")
     with pytest.raises(ConfigError, match=r"head.safetensors: its sha256"):
         check_draft(draft)
+
+
+@pytest.fixture(scope="module")
+def draft(run: Path) -> Path:
+    return train_draft(run, replace(TRAINING, name="shared"), progress=Progress())
+
+
+def test_an_edge_drafts_with_it_as_the_student_would(run: Path, target: Path, draft: Path) -> None:
+    tokenizer = load_tokenizer(resolve(str(target)))
+    drafter = load_drafter(str(draft), tokenizer=tokenizer)
+    text = tokenizer.encode("def f():")
+    generation = drafter.open(
+        prompt_length=len(text), max_tokens=20, sampling=SamplingSettings(temperature=0.0)
+    )
+    drafted = generation.extend(text, 6)
+    student = EvaluatedDraft(draft, target=str(target)).student
+    said = [*text]
+    for token in drafted:
+        with torch.inference_mode():
+            logits = student(torch.tensor(said), torch.arange(len(said)), [len(said)])[-1]
+        # The folder keeps weights in bfloat16, so near ties may go either way.
+        best = logits.max()
+        place = (student.output_ids == token).nonzero()
+        assert len(place) == 1, "it drafted what it cannot say"
+        assert float(best - logits[place[0, 0]]) < 0.3
+        said.append(token)
+    assert len(drafted) == 6
+
+
+def test_a_damaged_draft_is_refused_by_the_edge(target: Path, draft: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "draft"
+    shutil.copytree(draft, copy)
+    (copy / "model.safetensors").write_bytes(b"damaged")
+    tokenizer = load_tokenizer(resolve(str(target)))
+    with pytest.raises(ConfigError, match=r"model.safetensors: its sha256"):
+        load_drafter(str(copy), tokenizer=tokenizer)
+
+
+def test_the_report_says_what_the_draft_is_worth(run: Path, draft: Path) -> None:
+    path = write_report(run, ReportStage(draft=draft, dtype="float32"), progress=Progress())
+    report = json.loads(path.read_text())
+    everything = report["temperature_0"]["all"]
+    assert everything["positions"] > 0
+    assert everything["within"] == sorted(everything["within"])
+    parts = [row["positions"] for name, row in report["temperature_0"].items() if name != "all"]
+    assert sum(parts) == everything["positions"]
+    assert report["costs"]["draft_s"] > 0
+    assert set(report["best_chain"]) == {"rtt_20_ms", "rtt_60_ms", "rtt_200_ms"}
+    assert (draft / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_draft_is_where_the_next_begins(run: Path, draft: Path) -> None:
+    first = log(run, "shared")[0]["loss"]
+    short = TrainSettings(
+        num_tokens=512, batch_tokens=256, batches_per_step=2, rate=1e-9, bfloat16=False
+    )
+    stage = replace(TRAINING, name="next", continue_from=draft, settings=short)
+    onward = train_draft(run, stage, progress=Progress())
+    assert log(run, "next")[0]["loss"] < 0.95 * first
+    before, after = (read_trained(folder) for folder in (draft, onward))
+    assert before.output_ids.tolist() == after.output_ids.tolist()
+    assert all(torch.allclose(after.weights[k], v, atol=1e-6) for k, v in before.weights.items())
 
 
 class KilledError(Exception):

@@ -10,7 +10,7 @@ from harness.models import CONFIGS, llama_config, tiny_model
 
 from edge.distillation.laws import draw, top_laws
 from edge.distillation.loss import divergence
-from edge.distillation.measure import Guesses, Tally, coupled_matches, expected_chain, ranks
+from edge.distillation.measure import Guesses, Tally, coupled_matches, ranks
 from edge.distillation.schedule import LAST, rate_share
 from edge.distillation.slots import Feed, Slots
 from edge.distillation.student import StudentShape, default_layers, make_student
@@ -166,7 +166,6 @@ def test_guesses_add_up() -> None:
     assert total.coverage[:4] == (0.5, 0.6, 0.6, 0.7)
     assert total.coupled == 0.4
     assert list(tally.rows()) == ["code", "math", "all"]
-    assert expected_chain(0.5, 3) == 1 + 0.5 + 0.25 + 0.125
 
 
 def test_draws_follow_the_law_and_the_noise() -> None:

@@ -1,0 +1,126 @@
+"""The last stage: what the draft is worth, on held-out text of the target, as JSON and as a plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edge.distillation.costs import Costs, measure_costs
+from edge.distillation.draft_reading import check_draft, read_head
+from edge.distillation.evaluation import EvaluatedDraft, measure_draft, rows_of
+from edge.distillation.measure import Tally
+from edge.distillation.packing import Packer, Text
+from edge.distillation.plot import plot_report
+from edge.distillation.progress import Progress
+from edge.distillation.recipe import write_atomically
+from edge.distillation.shards import Shard, count_shards, read_shard
+from edge.distillation.speedup import best_rate, tokens_per_round
+from edge.distillation.write_stage import TEXT
+from paceline.engine.loading import DType, load_model, load_tokenizer, resolve
+
+ROUND_TRIPS_S = (0.02, 0.06, 0.2)
+ROUND_LENGTHS = (2, 4, 8)
+TREE_WIDTHS = (2, 4)
+HOT = 0.8
+"""Texts of at least this temperature stand for temperature 1."""
+REPORT, PLOT = "report.json", "report.png"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportStage:
+    """What the report depends on."""
+
+    draft: Path
+    dtype: DType = "bfloat16"
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+def write_report(folder: Path, stage: ReportStage, *, progress: Progress) -> Path:
+    """Measure a draft; return where the report is.
+
+    Raises:
+        ConfigError: no text or no draft.
+        ModelError: a model cannot be loaded.
+    """
+    text = folder / TEXT
+    shards = [read_shard(text, number) for number in range(count_shards(text))]
+    record = check_draft(stage.draft)
+    progress.note(f"measuring {stage.draft} on held-out text of {record['target']}")
+    draft = EvaluatedDraft(stage.draft, target=record["target"], device=stage.device)
+    cold, hot = _tallies(draft, shards)
+    del draft
+    costs = _costs(record["target"], stage)
+    report = {
+        "draft": str(stage.draft),
+        "target": record["target"],
+        "layers": record["layers"],
+        "text_tokens": sum(len(shard.tokens) for shard in shards),
+        "temperature_0": rows_of(cold),
+        "temperature_1": rows_of(hot),
+        "costs": asdict(costs) | {"share": round(costs.share, 4)},
+        "tokens_per_round": _rounds(cold),
+        "best_chain": _best_chains(cold.total.acceptance, costs),
+    }
+    path = stage.draft / REPORT
+    write_atomically(path, json.dumps(report, indent=1))
+    if not plot_report(report, stage.draft / PLOT):
+        progress.note("no plot: matplotlib is not installed")
+    total = cold.total
+    progress.note(
+        f"held out, temperature 0: acceptance {total.acceptance:.3f}, within 4 {total.coverage[3]:.3f}; temperature 1 "
+        f"coupled {hot.total.coupled:.3f}; a drafted token costs {costs.share:.3f} of a target step"
+    )
+    return path
+
+
+def _tallies(draft: EvaluatedDraft, shards: Sequence[Shard]) -> tuple[Tally, Tally]:
+    """Greedy texts, and hot ones."""
+
+    def cold_texts(packer: Packer) -> list[Text]:
+        return [text for text in packer.texts(is_held_out=True) if text.passage.temperature == 0]
+
+    def hot_texts(packer: Packer) -> list[Text]:
+        return [text for text in packer.texts(is_held_out=True) if text.passage.temperature >= HOT]
+
+    return (
+        measure_draft(draft, shards, choose=cold_texts),
+        measure_draft(draft, shards, choose=hot_texts),
+    )
+
+
+def _costs(target: str, stage: ReportStage) -> Costs:
+    """Both engines as an edge and a verifier would load them."""
+    tokenizer = load_tokenizer(resolve(target))
+    large = load_model(resolve(target), dtype=stage.dtype, device=stage.device, tokenizer=tokenizer)
+    small = load_model(
+        resolve(str(stage.draft)), dtype=stage.dtype, device=stage.device, tokenizer=tokenizer
+    )
+    small.limit_output(*read_head(stage.draft))
+    return measure_costs(small, large)
+
+
+def _rounds(cold: Tally) -> dict[str, Any]:
+    """Expected tokens per round by category: chains, and trees of some width on every level."""
+    rows: dict[str, Any] = {}
+    for name, guesses in cold.rows().items():
+        row = {
+            f"chain_{length}": round(tokens_per_round(guesses.acceptance, length), 3)
+            for length in ROUND_LENGTHS
+        }
+        for width in TREE_WIDTHS:
+            covered = guesses.coverage[width - 1]
+            row[f"tree_{width}x4"] = round(tokens_per_round(covered, 4), 3)
+        rows[name] = row
+    return rows
+
+
+def _best_chains(acceptance: float, costs: Costs) -> dict[str, Any]:
+    return {
+        f"rtt_{1000 * rtt_s:g}_ms": asdict(
+            best_rate(acceptance, draft_s=costs.draft_s, target_s=costs.target_s, rtt_s=rtt_s)
+        )
+        for rtt_s in ROUND_TRIPS_S
+    }
