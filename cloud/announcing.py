@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import socket
 from collections.abc import AsyncIterator
@@ -11,11 +12,13 @@ from importlib.metadata import version
 from cloud.server import Verifier
 from cloud.status import Teller, advertised, default_id, status
 from paceline.control.messages import VerifierStatus
-from paceline.errors import ConfigError
+from paceline.errors import ConfigError, LocalProtocolError
 from paceline.mqtt.link import ControlLink, Will, control_link
 from paceline.mqtt.settings import BrokerSettings
 from paceline.settings import Address
 from paceline.topics import VERIFIER_STATUS, check_id
+
+log = logging.getLogger(__name__)
 
 PERIOD_S = 2.0
 """How often the status is told when nothing happens; readers take a verifier that was silent for much longer for gone."""
@@ -91,12 +94,18 @@ async def announcing(
 
 async def _tell(link: ControlLink, verifier: Verifier, teller: Teller, *, verifier_id: str) -> None:
     """Publish now, then every so often and when there is news."""
-    news, sequence = verifier.registry.news, 0
+    news, sequence, is_broken = verifier.registry.news, 0, False
     while True:
         sequence += 1
         news.clear()
         message = status(teller, verifier.statistics, sequence=sequence)
-        link.publish(VERIFIER_STATUS, verifier_id, message)
+        try:
+            link.publish(VERIFIER_STATUS, verifier_id, message)
+        except LocalProtocolError:
+            # A figure that the schema does not take is a bug, but no reason to serve nobody.
+            if not is_broken:
+                is_broken = True
+                log.exception("status cannot be told")
         await asyncio.sleep(MIN_PERIOD_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PERIOD_S - MIN_PERIOD_S):

@@ -25,6 +25,9 @@ ENVIRONMENT_PREFIX = "PACELINE"
 DEFAULT_FILES = (Path("paceline.toml"), Path("~/.config/paceline/paceline.toml"))
 """Configuration files that are read when none is named; the first that exists."""
 
+MAX_HOST_BYTES = 253
+"""Longest host name that DNS has."""
+
 _DURATION_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _BANDWIDTH_UNITS_BPS = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 _QUANTITY = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)")
@@ -79,7 +82,7 @@ def parse_address(text: str) -> Address:
     """Return the address written as HOST:PORT or [IPV6]:PORT.
 
     Raises:
-        ConfigError: no host, no port, or a port out of range.
+        ConfigError: no host, no port, a port out of range, or a host that nobody could look up.
     """
     host, colon, port_text = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -88,7 +91,19 @@ def parse_address(text: str) -> Address:
     port = int(port_text)
     if port > 65535:
         raise ConfigError(f"address: got port {port} in {text!r}, expected 0 to 65535")
+    if not _is_host(host):
+        raise ConfigError(f"address: got {text[:100]!r}, expected the name or IP address of a host")
     return Address(host=host, port=port)
+
+
+def _is_host(text: str) -> bool:
+    """Return whether the system's resolver takes it; it raises what nobody expects for some of what it does not take."""
+    if not text.isprintable() or " " in text:
+        return False
+    try:
+        return len(text.encode()) <= MAX_HOST_BYTES and bool(text.encode("idna"))
+    except UnicodeError:  # an empty label, or one above 63 bytes
+        return False
 
 
 def read_configuration(path: Path | None) -> Mapping[str, Any]:

@@ -5,21 +5,24 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
 from harness.control import quick
 from harness.event_loop import run_async
-from harness.models import save_tiny
+from harness.models import save_tiny, tiny_llama
 from harness.processes import Child, free_port, running
-from harness.raw_edge import GREEDY, LOOPBACK, RawStream
+from harness.raw_edge import GREEDY, LOOPBACK, RawStream, serving, until
 
+from cloud.announcing import AnnouncementSettings, announcing
 from orchestrator.embedded import embedded_broker
 from paceline.control.messages import VerifierStatus
 from paceline.engine.loading import load_tokenizer, resolve
 from paceline.messages import Commit, Open, Opened
 from paceline.mqtt.link import ControlLink, control_link
+from paceline.mqtt.settings import BrokerSettings
 from paceline.settings import Address
 from paceline.tokens import TokenId
 from paceline.topics import VERIFIER_STATUS
@@ -167,3 +170,22 @@ def test_it_serves_without_a_broker_and_tells_when_there_is_one(model: Path) -> 
             assert "Traceback" not in child.stderr
 
     run_async(main(), timeout_s=60.0)
+
+
+def test_what_cannot_be_told_is_logged_once_and_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = tiny_llama()
+    engine.identity = replace(engine.identity, quantisation="q" * 300)
+    broker = BrokerSettings(address=Address(host="127.0.0.1", port=free_port()))
+
+    async def main() -> None:
+        async with serving(engine) as verifier:
+            settings = AnnouncementSettings(broker=broker, listen=verifier.address)
+            async with announcing(verifier, settings, row_budget=8):
+                await until(lambda: "status cannot be told" in caplog.text)
+                verifier.registry.news.set()
+                await until(lambda: not verifier.registry.news.is_set())
+
+    run_async(main())
+    assert caplog.text.count("status cannot be told") == 1

@@ -67,6 +67,9 @@ def test_what_is_no_bandwidth_is_quoted(text: str) -> None:
         ("0.0.0.0:1", "0.0.0.0", 1, False),
         ("LocalHost:1", "LocalHost", 1, True),
         ("127.0.0.1.example.org:1", "127.0.0.1.example.org", 1, False),
+        ("b\u00fccher.example.:1", "b\u00fccher.example.", 1, False),
+        ("gpu_box-1:1", "gpu_box-1", 1, False),
+        ("[fe80::1%eth0]:1", "fe80::1%eth0", 1, False),
     ],
 )
 def test_addresses(text: str, host: str, port: int, loopback: bool) -> None:
@@ -76,7 +79,22 @@ def test_addresses(text: str, host: str, port: int, loopback: bool) -> None:
     assert address.is_loopback is loopback
 
 
-@pytest.mark.parametrize("text", ["", "host", ":80", "host:", "host:port", "host:65536", "host:-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "host", ":80", "host:", "host:port", "host:65536", "host:-1"),
+        # What the resolver would not take, some of it with errors that nobody expects.
+        *(
+            "a b:80",
+            "a..b:80",
+            "a\x00b:80",
+            "\u202eb:80",
+            f"{'x' * 64}:80",
+            f"{'x.' * 127}:80",
+            "\udc80:80",
+        ),
+    ],
+)
 def test_what_is_no_address_is_quoted(text: str) -> None:
     with pytest.raises(ConfigError, match="address: got"):
         parse_address(text)
