@@ -127,6 +127,32 @@ def test_divergence_of_what_was_kept_is_a_lower_bound_and_zero_for_equals() -> N
     assert torch.allclose(divergence(target, ids, probs), torch.zeros(64), atol=1e-4)
 
 
+def plain_divergence(logits: torch.Tensor, ids: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
+    """The formula as it stands in the module, for autograd."""
+    log_probs = torch.log_softmax(logits, 1).gather(1, ids)
+    rest = (1 - probs.sum(1)).clamp(min=0)
+    student_rest = 1 - (log_probs.exp() * (probs > 0)).sum(1)
+    entropy = torch.special.entr(probs).sum(1) + torch.special.entr(rest)
+    result: torch.Tensor = -entropy - (probs * log_probs).sum(1) - rest * student_rest.log()
+    return result
+
+
+def test_the_gradient_is_the_one_that_autograd_finds() -> None:
+    # More rows than a block, outputs that the target keeps and that it does not.
+    target, student = laws(1, rows=150), laws(2, rows=150)
+    probs, ids = torch.softmax(target, 1).topk(7, 1)
+    probs[:, 3] = 0
+    weights = torch.rand(150, generator=torch.Generator().manual_seed(3))
+    gradients = []
+    for formula in (divergence, plain_divergence):
+        logits = student.clone().requires_grad_()
+        values = formula(logits, ids, probs)
+        (gradient,) = torch.autograd.grad((values * weights).sum(), logits)
+        gradients.append(gradient)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
+    assert float(gradients[0].abs().max()) > 0.01
+
+
 def test_tokens_that_the_student_cannot_say_are_the_remainder() -> None:
     target = laws(1)
     probs, ids = torch.softmax(target, 1).topk(6, 1)
