@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from simulator.link import Link, LinkSettings
+from simulator.link import Link, OneWay
+from simulator.network import Connection
 
 CHUNK_BYTES = 16 * 1024
 """Most bytes read at once: what one flow may put in front of another's message."""
@@ -56,24 +57,38 @@ class Chunk:
 class Direction:
     """One direction of the link, shared by all flows."""
 
-    def __init__(self, settings: LinkSettings, *, passable: asyncio.Event) -> None:
-        self.link = Link(settings)
+    def __init__(self, link: Link, *, passable: asyncio.Event, origin_s: float) -> None:
+        """Wrap a direction of a network.
+
+        Args:
+            link: the direction.
+            passable: unset while it is a black hole.
+            origin_s: the loop's time at which that of the network is 0.
+        """
+        self.link = link
         self.passable = passable
-        """Unset while the link is a black hole."""
         self.carried_bytes = 0
         """Bytes that have entered the link."""
+        self._origin_s = origin_s
         self._turn = asyncio.Lock()
 
-    async def enter(self, size_bytes: int) -> float:
-        """Wait until the queue has room, put a message in, and return when it leaves."""
-        loop = asyncio.get_running_loop()
+    def now_s(self) -> float:
+        """Return the time of the network."""
+        return asyncio.get_running_loop().time() - self._origin_s
+
+    def travel_s(self) -> float:
+        """Return what a packet without size takes now."""
+        return self.link.conditions.travel_s(self.now_s())
+
+    async def enter(self, size_bytes: int, *, stream: OneWay) -> float:
+        """Wait until the queue has room, put a message of a stream in, and return when it leaves, in the loop's time."""
         async with self._turn:
             await self.passable.wait()
             # ASYNC110 wants an event; what is waited for is a time. Timers may come a little early.
-            while (room_in_s := self.link.room_in_s(now_s=loop.time())) > 0.0:  # noqa: ASYNC110
+            while (room_in_s := self.link.room_in_s(now_s=self.now_s())) > 0.0:  # noqa: ASYNC110
                 await asyncio.sleep(room_in_s)
             self.carried_bytes += size_bytes
-            return self.link.send(size_bytes, now_s=loop.time())
+            return self._origin_s + stream.leaves_at(self.now_s(), size_bytes)
 
 
 class InFlight:
@@ -119,6 +134,7 @@ class Flow:
 
     up: Direction
     down: Direction
+    connection: Connection
     client: tuple[asyncio.StreamReader, asyncio.StreamWriter]
     forgotten_bytes: int = 0
     """Bytes that vanished because the link had forgotten the flow."""
@@ -128,13 +144,14 @@ class Flow:
     async def run(self, host: str, port: int) -> None:
         """Connect to the server and carry both directions until both have ended or one end is reset.
 
-        A new connection costs a round trip before its first byte, as TCP's handshake does.
+        A new connection costs a round trip before its first byte, as TCP's handshake does, and more if that is lost.
         """
         writers = [self.client[1]]
         broken = True
         try:
             await self.up.passable.wait()
-            await asyncio.sleep(self.up.link.settings.delay_s + self.down.link.settings.delay_s)
+            started_s = self.up.now_s()
+            await asyncio.sleep(self.connection.opens_at(started_s) - started_s)
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 server = await asyncio.open_connection(host, port)
             writers.append(server[1])
@@ -143,8 +160,13 @@ class Flow:
             async with asyncio.TaskGroup() as group:
                 resetter = group.create_task(self._reset_when_forgotten())
                 async with asyncio.TaskGroup() as pumps:
-                    self._spawn(pumps, self.client[0], server[1], self.up, self.down)
-                    self._spawn(pumps, server[0], self.client[1], self.down, self.up)
+                    for reader, writer, is_up in (
+                        (self.client[0], server[1], True),
+                        (server[0], self.client[1], False),
+                    ):
+                        in_flight = InFlight()
+                        pumps.create_task(self._take_in(reader, in_flight, is_up=is_up))
+                        pumps.create_task(self._let_out(writer, in_flight, is_up=is_up))
                 resetter.cancel()
             broken = False
         except OSError:
@@ -156,22 +178,12 @@ class Flow:
         finally:
             await end(writers, broken=broken)
 
-    def _spawn(
-        self,
-        group: asyncio.TaskGroup,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        there: Direction,
-        back: Direction,
-    ) -> None:
-        in_flight = InFlight()
-        group.create_task(self._take_in(reader, direction=there, in_flight=in_flight))
-        group.create_task(self._let_out(writer, in_flight=in_flight, back=back))
-
     async def _take_in(
-        self, reader: asyncio.StreamReader, *, direction: Direction, in_flight: InFlight
+        self, reader: asyncio.StreamReader, in_flight: InFlight, *, is_up: bool
     ) -> None:
         """Read one end into the link until it ends."""
+        direction = self.up if is_up else self.down
+        stream = self.connection.up if is_up else self.connection.down
         kind = Kind.DATA
         while kind is Kind.DATA:
             try:
@@ -182,13 +194,14 @@ class Flow:
             if self._is_forgotten():
                 self.forgotten_bytes += len(data)
                 continue
-            leaves_s = await direction.enter(len(data))
+            leaves_s = await direction.enter(len(data), stream=stream)
             await in_flight.put(Chunk(kind=kind, leaves_s=leaves_s, data=data))
 
     async def _let_out(
-        self, writer: asyncio.StreamWriter, *, in_flight: InFlight, back: Direction
+        self, writer: asyncio.StreamWriter, in_flight: InFlight, *, is_up: bool
     ) -> None:
         """Write what leaves the link to the other end, in time."""
+        back = self.down if is_up else self.up
         loop = asyncio.get_running_loop()
         while True:
             chunk = await in_flight.first()
@@ -204,7 +217,7 @@ class Flow:
                     return
             except OSError:
                 # The receiver is gone; its reset takes the way back before the sender hears of it.
-                await asyncio.sleep(back.link.settings.delay_s)
+                await asyncio.sleep(back.travel_s())
                 raise
             if kind is Kind.RESET:
                 raise ConnectionResetError

@@ -1,7 +1,7 @@
-"""A TCP relay that behaves like a wide-area link: delay, bandwidth, idle flows forgotten, cuts. No root rights needed.
+"""A TCP relay that behaves like a wide-area link: all of simulator.network, idle flows forgotten, cuts. No root rights needed.
 
-    async with Relay(to=parse_address("127.0.0.1:7700"), settings=LinkSettings(delay_s=0.03)) as relay:
-        ...                         # connect to relay.address; the round trip is 60 ms
+    async with Relay(to=parse_address("127.0.0.1:7700"), network=parse_network("lte"), seed=7) as relay:
+        ...                         # connect to relay.address
         relay.set_delay(0.1)
         relay.cut()                 # connections reset, new ones refused
         await relay.heal()
@@ -18,15 +18,18 @@ import socket
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from paceline.errors import ConfigError
 from paceline.settings import Address
 from simulator.flow import Direction, Flow
 from simulator.link import LinkSettings
+from simulator.network import Network, NetworkSettings
 
 MAX_FLOWS = 400
 """Most connections at a time; more are closed at once. Two sockets each must stay below the 1024 that select() can wait for."""
+
+_CHANGED = ", changed"
 
 ANY_LOOPBACK_PORT = Address(host="127.0.0.1", port=0)
 
@@ -60,6 +63,9 @@ class RelayStatistics:
     num_open: int
     """Connections open now."""
 
+    num_lost: int = 0
+    """Segments that the link has lost, and sent again as TCP would."""
+
 
 class Relay:
     """Listens, and carries every connection to `to` over one shared link."""
@@ -70,7 +76,8 @@ class Relay:
         to: Address,
         listen: Address = ANY_LOOPBACK_PORT,
         settings: LinkSettings | None = None,
-        down: LinkSettings | None = None,
+        network: NetworkSettings | None = None,
+        seed: int = 0,
     ) -> None:
         """Prepare a relay; `async with` starts it.
 
@@ -78,18 +85,21 @@ class Relay:
             to: the server.
             listen: where clients connect; port 0 lets the system choose.
             settings: of the link, each way; none is a link without delay.
-            down: of the way from the server to the clients, if it differs.
+            network: of both ways, instead of `settings`.
+            seed: of the weather, counted from when the relay starts, and of losses.
         """
-        up = settings or LinkSettings()
+        both = settings or LinkSettings()
         self._to = to
         self._listen = listen
         self._passable = asyncio.Event()
         self._passable.set()
-        self._up = Direction(up, passable=self._passable)
-        self._down = Direction(down or up, passable=self._passable)
+        self._is_cut = False
+        self._network = Network(network or NetworkSettings(up=both, down=both), seed=seed)
+        self._up, self._down = self._directions(origin_s=0.0)
         self._flows: dict[asyncio.Task[None], Flow] = {}
         self._num_connections = 0
         self._past_forgotten_bytes = 0
+        self._past_lost = 0
         self._tasks = asyncio.TaskGroup()
         self._server: asyncio.Server | None = None
         self._reserved: socket.socket | None = None
@@ -112,6 +122,7 @@ class Relay:
         """
         self._reserved = _bind(self._listen)
         self._listen = dataclasses.replace(self._listen, port=self._reserved.getsockname()[1])
+        self._up, self._down = self._directions(origin_s=asyncio.get_running_loop().time())
         await self._tasks.__aenter__()
         try:
             await self._start_listening()
@@ -132,39 +143,52 @@ class Relay:
         self._reset_flows()
         await self._tasks.__aexit__(error_type, error, traceback)
 
+    @property
+    def network(self) -> NetworkSettings:
+        """The settings of both ways, now."""
+        return self._network.settings
+
+    @property
+    def state(self) -> str:
+        """The name of the cut that holds now, or "open"."""
+        if self._is_cut:
+            return CutMode.RESET.value
+        return "open" if self._passable.is_set() else CutMode.BLACK_HOLE.value
+
     def statistics(self) -> RelayStatistics:
         """Return what was carried so far."""
-        open_forgotten_bytes = sum(flow.forgotten_bytes for flow in self._flows.values())
+        flows = self._flows.values()
         return RelayStatistics(
             up_bytes=self._up.carried_bytes,
             down_bytes=self._down.carried_bytes,
-            forgotten_bytes=self._past_forgotten_bytes + open_forgotten_bytes,
+            forgotten_bytes=self._past_forgotten_bytes + sum(f.forgotten_bytes for f in flows),
             num_connections=self._num_connections,
-            num_open=len(self._flows),
+            num_open=len(flows),
+            num_lost=self._past_lost + sum(f.connection.num_lost for f in flows),
         )
 
-    def change(self, settings: LinkSettings, *, down: LinkSettings | None = None) -> None:
+    def change_network(self, network: NetworkSettings) -> None:
         """Replace the settings of both ways; what is in the queue or on its way keeps its times."""
-        self._up.link.settings = settings
-        self._down.link.settings = down or settings
+        self._network.settings = network
+
+    def change(self, settings: LinkSettings, *, down: LinkSettings | None = None) -> None:
+        """Do the same with the settings of each way, or of the way up and the way down."""
+        self.change_network(NetworkSettings(up=settings, down=down or settings))
 
     def set_delay(self, delay_s: float) -> None:
-        """Set the delay of each way: half the round trip time."""
-        for direction in (self._up, self._down):
-            direction.link.settings = dataclasses.replace(direction.link.settings, delay_s=delay_s)
+        """Set the delay of each way: half the shortest round trip time. It ends a recorded series of round trips."""
+        self._replace(delay_s=delay_s, series=None)
 
     def set_bandwidth(self, bandwidth_bps: float | None) -> None:
-        """Set the bandwidth of each way in bits per second; none is unlimited."""
-        for direction in (self._up, self._down):
-            direction.link.settings = dataclasses.replace(
-                direction.link.settings, bandwidth_bps=bandwidth_bps
-            )
+        """Set the bandwidth of each way in bits per second; none is unlimited. It ends a recorded trace."""
+        self._replace(bandwidth_bps=bandwidth_bps, bandwidth_spread=0.0, trace=None)
 
     def cut(self, mode: CutMode = CutMode.RESET) -> None:
         """Let the link fail until `heal`, which listens at the same port."""
         if mode is CutMode.BLACK_HOLE:
             self._passable.clear()
             return
+        self._is_cut = True
         self._stop_listening()
         # Bound but not listening: connections are refused, and the system hands the port to nobody else.
         self._reserved = _bind(self._listen)
@@ -179,6 +203,20 @@ class Relay:
         self._passable.set()
         if self._server is None:
             await self._start_listening()
+        self._is_cut = False
+
+    def _directions(self, *, origin_s: float) -> tuple[Direction, Direction]:
+        up, down = (
+            Direction(link, passable=self._passable, origin_s=origin_s)
+            for link in (self._network.up, self._network.down)
+        )
+        return up, down
+
+    def _replace(self, **fields: Any) -> None:
+        now = self._network.settings
+        up, down = (dataclasses.replace(way, **fields) for way in (now.up, now.down))
+        name = f"{now.name.removesuffix(_CHANGED)}{_CHANGED}"
+        self.change_network(NetworkSettings(up=up, down=down, name=name))
 
     async def _start_listening(self) -> None:
         self._server = await asyncio.start_server(self._accept, sock=self._reserved)
@@ -197,7 +235,12 @@ class Relay:
             writer.transport.abort()
             return
         self._num_connections += 1
-        flow = Flow(up=self._up, down=self._down, client=(reader, writer))
+        flow = Flow(
+            up=self._up,
+            down=self._down,
+            connection=self._network.connect(),
+            client=(reader, writer),
+        )
         task = self._tasks.create_task(flow.run(self._to.host, self._to.port))
         self._flows[task] = flow
         task.add_done_callback(self._forget)
@@ -205,6 +248,7 @@ class Relay:
     def _forget(self, task: asyncio.Task[None]) -> None:
         flow = self._flows.pop(task)
         self._past_forgotten_bytes += flow.forgotten_bytes
+        self._past_lost += flow.connection.num_lost
         if not flow.client[1].is_closing():
             flow.client[1].transport.abort()  # cancelled before it could start
 

@@ -10,6 +10,7 @@ from paceline.errors import ConfigError
 from paceline.settings import Address
 from simulator import flow as flow_module
 from simulator.link import LinkSettings
+from simulator.network import NetworkSettings
 from simulator.relay import CutMode, Relay
 
 PATIENCE_S = 10.0
@@ -132,7 +133,7 @@ def test_a_transfer_takes_what_the_bandwidth_says_and_delays_a_ping_by_the_queue
     async def test() -> None:
         async with (
             server(sink) as to,
-            Relay(to=to, settings=settings, down=LinkSettings()) as relay,
+            Relay(to=to, network=NetworkSettings(up=settings)) as relay,
             connected(relay) as transfer,
             connected(relay) as other,
         ):
