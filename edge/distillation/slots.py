@@ -21,7 +21,8 @@ from paceline.engine.attention import STEP_KEYWORD, AttentionCall
 from paceline.engine.probe import probe
 
 GROUP = 16
-"""Slots that are attended to together; each group reads as far as its longest text."""
+"""Slots that are attended to together on a CPU; each group reads as far as its longest text. Elsewhere a few kernels for
+all slots are faster than many for some."""
 
 
 ROWS_MULTIPLE = 32
@@ -52,6 +53,7 @@ class Slots:
         layout, self._queries_per_key = probe(model)
         self._device = layout.device
         shape = (layout.num_layers, 2, num_slots, layout.num_kv_heads, length, layout.head_dim)
+        self._group_size = GROUP if layout.device.type == "cpu" else num_slots
         # Zeros: what no text has written is masked, but a NaN would get through the mask.
         self._buffer = torch.zeros(shape, dtype=layout.dtype, device=layout.device)
         head = model.get_output_embeddings()
@@ -65,7 +67,9 @@ class Slots:
         num_rows = len(tokens)
         filling = [0] * (-num_rows % ROWS_MULTIPLE)
         rows = torch.tensor([tokens + filling, positions + filling], device=self._device)
-        step = _Step(self._buffer, feeds, queries_per_key=self._queries_per_key)
+        step = _Step(
+            self._buffer, feeds, queries_per_key=self._queries_per_key, group_size=self._group_size
+        )
         inputs = {"input_ids": rows[:1], "position_ids": rows[1:], "use_cache": False}
         inputs[STEP_KEYWORD] = step
         logits: Tensor = self._model(**inputs).logits[0, :num_rows]
@@ -89,8 +93,11 @@ class _PreciseHead(torch.nn.Module):
 class _Step:
     """One forward pass, as the attention of every layer sees it."""
 
-    def __init__(self, buffer: Tensor, feeds: Sequence[Feed], *, queries_per_key: int) -> None:
+    def __init__(
+        self, buffer: Tensor, feeds: Sequence[Feed], *, queries_per_key: int, group_size: int
+    ) -> None:
         self._buffer = buffer
+        self._group_size = group_size
         self._queries_per_key = queries_per_key
         device = buffer.device
         slots = [feed.slot for feed in feeds for _ in feed.tokens]
@@ -103,7 +110,7 @@ class _Step:
         row = 0
         for feed in feeds:
             if len(feed.tokens) == 1:
-                self._singles.setdefault(feed.slot // GROUP, []).append((row, feed))
+                self._singles.setdefault(feed.slot // group_size, []).append((row, feed))
             else:
                 self._pieces.append((row, feed))
             row += len(feed.tokens)
@@ -130,8 +137,8 @@ class _Step:
     def _attend_group(self, query_RHD: Tensor, group: int, call: AttentionCall) -> Tensor:
         """One row for each of some slots; the others of the group are computed for nothing."""
         members = self._singles[group]
-        first = group * GROUP
-        num_slots = min(GROUP, self._buffer.shape[2] - first)
+        first = group * self._group_size
+        num_slots = min(self._group_size, self._buffer.shape[2] - first)
         end = 1 + max(feed.start for _, feed in members)
         keys, values = self._buffer[call.layer][:, first : first + num_slots, :, :end]
         places = [feed.slot - first for _, feed in members]
@@ -156,10 +163,11 @@ class _Step:
         name = ("group", group, window)
         if name not in self._masks:
             members = self._singles[group]
-            num_slots = min(GROUP, self._buffer.shape[2] - group * GROUP)
+            first = group * self._group_size
+            num_slots = min(self._group_size, self._buffer.shape[2] - first)
             last = torch.zeros(num_slots, dtype=torch.long)
             for _, feed in members:
-                last[feed.slot - group * GROUP] = feed.start
+                last[feed.slot - first] = feed.start
             mask = self._mask(last, end, window)[:, None, None]
             self._masks[name] = mask.expand(num_slots, 1, self._queries_per_key, end)
         return self._masks[name]
