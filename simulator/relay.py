@@ -155,6 +155,10 @@ class Relay:
             return CutMode.RESET.value
         return "open" if self._passable.is_set() else CutMode.BLACK_HOLE.value
 
+    def round_trip_s(self) -> float:
+        """Return what a packet without size would take there and back now, if nothing is lost."""
+        return self._network.round_trip_s(self._up.now_s())
+
     def statistics(self) -> RelayStatistics:
         """Return what was carried so far."""
         flows = self._flows.values()
