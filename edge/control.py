@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 import paceline
 from edge.beside import running_beside
 from edge.control_options import EARLY_S, ControlSettings
-from edge.controller import TICK_S, Activity, Controller, measured
+from edge.controller import TICK_S, Activity, Controller
 from edge.roster import Roster
 from edge.steering import Steering
 from paceline.client.client import Client
 from paceline.clock import Clock, MonotonicClock
+from paceline.control.drafting import measured_from
 from paceline.control.messages import (
     EdgeCounters,
     EdgeGauges,
@@ -45,8 +46,6 @@ IDLE_S = 1.0
 
 PROBE_TIMEOUT_S = 3.0
 """Longest wait for a verifier's answer to a probe, connecting included, in seconds."""
-
-MAX_DRAFTER_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +83,24 @@ class ControlPlane:
         self._reported_s = float("-inf")
         self._new_names = asyncio.Event()
         self._told_of_telemetry = False
+        self._num_attempts = 0
 
     # --- hear
 
     async def hear(self) -> None:
         """Take what the broker brings, until cancelled."""
         async for received in self._link.messages():
-            self._pilot.steering.linked(self._link.is_connected)
+            self._look_at_link()
             self._take(received)
             self._pilot.controller.follow()
+
+    def _look_at_link(self) -> None:
+        """Tell the steering whether the link is up, and that it was down if it was so between two looks."""
+        num_attempts = self._link.statistics.attempts
+        if num_attempts != self._num_attempts:
+            self._num_attempts = num_attempts
+            self._pilot.steering.linked(is_up=False)
+        self._pilot.steering.linked(is_up=self._link.is_connected)
 
     def _take(self, received: Received) -> None:
         match received.value:
@@ -121,7 +129,7 @@ class ControlPlane:
         verifiers = self._pilot.roster.usable
         if verifiers != self._pilot.client.verifiers:
             log.info("verifiers", extra={"order": " ".join(map(str, verifiers))})
-            self._pilot.client.steer(verifiers=verifiers)
+            self._pilot.client.steer(verifiers=verifiers, weights=self._pilot.roster.weights)
 
     # --- say
 
@@ -129,8 +137,7 @@ class ControlPlane:
         """Publish telemetry now and then, at once when the orchestrator should hear of it, until cancelled."""
         while True:
             now_s = self._clock.now_s()
-            steering = self._pilot.steering
-            steering.linked(self._link.is_connected)
+            self._look_at_link()
             self._pilot.controller.follow()
             since_s = now_s - self._reported_s
             due_s = self._settings.telemetry_interval_s - since_s
@@ -143,7 +150,7 @@ class ControlPlane:
     def _has_news(self) -> bool:
         pilot = self._pilot
         return pilot.activity.is_busy and pilot.steering.wants_answer(
-            measured(pilot.client.gauges())
+            measured_from(pilot.client.gauges())
         )
 
     def _publish(self) -> None:
@@ -165,8 +172,8 @@ class ControlPlane:
             tokenizer_fingerprint=pilot.tokenizer_fingerprint,
             counters=self.counters(),
             gauges=self.gauges(),
-            verifiers=tuple(map(self._distance, pilot.roster.all)),
-            drafter=pilot.drafter[:MAX_DRAFTER_CHARACTERS],
+            verifiers=tuple(map(self._distance, pilot.roster.asked)),
+            drafter=pilot.drafter,
         )
 
     def counters(self) -> EdgeCounters:
@@ -196,7 +203,7 @@ class ControlPlane:
             if self._new_names.is_set():
                 self._new_names.clear()
                 await pilot.client.keep_only(pilot.roster.all)
-            due = pilot.roster.due(now_s=self._clock.now_s(), served_by=pilot.client.serving)
+            due = pilot.roster.due(now_s=self._clock.now_s())
             if due is not None:
                 await self._ask(due)
                 continue

@@ -6,8 +6,8 @@ from dataclasses import replace
 from edge.steering import Steering
 from paceline.client.client import Client
 from paceline.client.outcome import ClientObserver, EndReason, Statistics
-from paceline.control.drafting import Measured
-from paceline.control.messages import EdgeCounters, EdgeGauges
+from paceline.control.drafting import measured_from
+from paceline.control.messages import EdgeCounters
 from paceline.errors import PacelineError
 
 TICK_S = 0.25
@@ -82,7 +82,7 @@ class Controller:
         evidence = (counters, gauges.rtt_s, gauges.rtt_jitter_s)
         if evidence != self._evidence:
             self._evidence = evidence
-            self._steering.measured(measured(gauges))
+            self._steering.measured(measured_from(gauges))
         self.follow()
 
     def follow(self) -> None:
@@ -92,15 +92,3 @@ class Controller:
             self._client.steer(
                 drafting=replace(now, draft_length=wanted.draft_length, window=wanted.window)
             )
-
-
-def measured(gauges: EdgeGauges) -> Measured:
-    """Return what a decision rests on."""
-    return Measured(
-        rtt_s=gauges.rtt_s,
-        jitter_s=gauges.rtt_jitter_s,
-        draft_s=gauges.draft_s,
-        step_s=gauges.step_s,
-        acceptance_probability=gauges.acceptance_probability,
-        num_judged=gauges.num_judged,
-    )

@@ -1,8 +1,10 @@
 """Which verifiers an edge may use, in which order, and which one to measure next. Pure.
 
-Verifiers named by a policy come first, in its order, then those the edge was started with. One that only a policy names is
-used after it has answered and serves what the edge was started for: the same tokenizer and the same weights. So a
-policy that names nonsense stops no text and changes none. One that shows another tokenizer is never used.
+Verifiers named by a policy come first, in its order, then those the edge was started with. A policy counts for those that have
+answered and serve what the edge was started for: the same tokenizer and the same weights. So a policy that names nonsense
+stops no text and changes none. One that shows another tokenizer is never used.
+
+All are asked again and again, those in use as well: behind an address may stand another verifier the next day.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from paceline.messages import ModelIdentity
 from paceline.settings import Address, parse_address
 
 PROBE_S = 10.0
-"""Shortest time between two measurements of one verifier that serves nobody here, in seconds."""
+"""Shortest time between two questions to one verifier, in seconds."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,7 +28,7 @@ class _Known:
     problem: str = ""
     """Why it cannot serve us; empty if it can, as far as is known."""
     is_proven: bool = False
-    """It has shown that it serves what we want."""
+    """It has shown that it serves what the edge was started for."""
     was_told: bool = False
     """The problem has been logged."""
 
@@ -50,15 +52,26 @@ class Roster:
     @property
     def usable(self) -> tuple[Address, ...]:
         """The verifiers to use, the preferred one first; at least one."""
-        named = [one for one in self._assigned if one in self._own or self._known[one].is_proven]
+        named = [one for one in self._assigned if self._known[one].is_proven]
         fit = [one for one in (*named, *self._own) if not self._known[one].problem]
         # If none fits, the user's own word counts: the error then says what is wrong.
         return tuple(dict.fromkeys(fit)) or self._own
 
     @property
+    def weights(self) -> dict[Address, bytes]:
+        """The weights that usable verifiers must serve which only a policy names: what they have shown may be over."""
+        wanted = self._target.weights_fingerprint
+        return {one: wanted for one in self.usable if one not in self._own}
+
+    @property
     def all(self) -> tuple[Address, ...]:
         """Every verifier the edge knows of, as many as telemetry takes."""
         return tuple(self._known)[:MAX_TELEMETRY_VERIFIERS]
+
+    @property
+    def asked(self) -> tuple[Address, ...]:
+        """Those of them that were asked at least once."""
+        return tuple(one for one in self.all if self._known[one].asked_s is not None)
 
     def answers(self, verifier: Address) -> bool:
         """Return whether it answered when it was asked last."""
@@ -80,15 +93,8 @@ class Roster:
         }
         return tuple(wrong)
 
-    def due(self, *, now_s: float, served_by: Address | None) -> Address | None:
-        """Return which verifier to measure now: the one not asked for the longest time, or None.
-
-        Args:
-            now_s: the time.
-            served_by: a verifier that running generations measure anyway.
-        """
-        if served_by is not None and served_by in self._known:
-            self.answered(served_by, now_s=now_s)
+    def due(self, *, now_s: float) -> Address | None:
+        """Return which verifier to measure now: the one not asked for the longest time, or None."""
 
         def asked_s(one: Address) -> float:
             asked = self._known[one].asked_s
@@ -97,18 +103,17 @@ class Roster:
         oldest = min(self._known, key=asked_s)
         return oldest if now_s - asked_s(oldest) >= PROBE_S else None
 
-    def answered(
-        self, verifier: Address, *, now_s: float, target: ModelIdentity | None = None
-    ) -> str:
-        """Note that it answered, with what it serves if it said so; return a problem that is news, or nothing."""
+    def answered(self, verifier: Address, *, now_s: float, target: ModelIdentity) -> str:
+        """Note that it answered, and what it serves; return a problem that is news, or nothing."""
         known = self._known.get(verifier)
         if known is None:
             return ""  # no policy names it any more
         known.asked_s, known.answers = now_s, True
-        if target is None:
-            return ""
-        known.problem = self._problem(target, is_own=verifier in self._own)
-        known.is_proven = not known.problem
+        problem = self._problem(target)
+        known.is_proven = not problem
+        has_tokenizer = target.tokenizer_fingerprint == self._target.tokenizer_fingerprint
+        # Which of the user's own verifiers have which weights is the user's business.
+        known.problem = "" if verifier in self._own and has_tokenizer else problem
         if not known.problem:
             known.was_told = False
         return self._news(known)
@@ -119,11 +124,14 @@ class Roster:
         if known is not None:
             known.asked_s, known.answers = now_s, False
 
-    def _problem(self, target: ModelIdentity, *, is_own: bool) -> str:
+    def _problem(self, target: ModelIdentity) -> str:
         wanted = self._target
         if target.tokenizer_fingerprint != wanted.tokenizer_fingerprint:
             return f"it serves {target.name} with another tokenizer than {wanted.name}"
-        if not is_own and target.weights_fingerprint != wanted.weights_fingerprint:
+        if (
+            not target.weights_fingerprint
+            or target.weights_fingerprint != wanted.weights_fingerprint
+        ):
             return f"it serves {target.name}, whose weights are not those of {wanted.name} here"
         return ""
 

@@ -84,7 +84,7 @@ class Steering:
 
     # --- what happened
 
-    def linked(self, is_up: bool) -> None:  # noqa: FBT001 - it is the event
+    def linked(self, *, is_up: bool) -> None:
         """The link to the broker is up, or not."""
         if self._is_linked and not is_up:
             # The broker tells again when the link is back; the orchestrator may be gone by then.

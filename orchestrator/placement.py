@@ -81,8 +81,9 @@ class _Guest:
         """Round trips in seconds; 0 for what did not answer."""
         rtts = {distance.address: distance.rtt_s for distance in self.telemetry.verifiers}
         gauges = self.telemetry.gauges
-        if gauges.rtt_s > 0.0 and gauges.verifier:
-            rtts[gauges.verifier] = gauges.rtt_s  # measured by traffic: newer than a probe
+        # Measured by traffic, which is newer than a probe; without traffic it is older.
+        if gauges.num_generations and gauges.rtt_s > 0.0 and gauges.verifier:
+            rtts[gauges.verifier] = gauges.rtt_s
         return rtts
 
 

@@ -152,11 +152,18 @@ class Client:
         *,
         drafting: DraftingSettings | None = None,
         verifiers: Sequence[str | Address] | None = None,
+        weights: Mapping[Address, bytes] | None = None,
     ) -> None:
         """Change how far ahead to draft, which verifiers to use, or both; None leaves it as it is.
 
         Generations under way draft by the new settings at once; what they have sent stays sent. New verifiers count for new
         generations and for those that lose theirs: none leaves a verifier that serves it.
+
+        Args:
+            drafting: how far ahead.
+            verifiers: the preferred one first.
+            weights: fingerprints of the weights that some verifiers must serve. One that turns out to have others is left
+                for the next, or else ends the generation: it would write another text.
 
         Raises:
             ConfigError: an address is wrong, or there is none.
@@ -164,6 +171,8 @@ class Client:
         around = self._surroundings
         if verifiers is not None:
             around.verifiers = _addresses(verifiers)
+        if weights is not None:
+            around.weights = dict(weights)
         if drafting is not None:
             around.drafting = drafting
         around.steer()
@@ -177,13 +186,6 @@ class Client:
     def verifiers(self) -> tuple[Address, ...]:
         """Where it asks now, the preferred one first."""
         return self._surroundings.verifiers
-
-    @property
-    def serving(self) -> Address | None:
-        """The verifier that opened a session last, while generations have a stream."""
-        around = self._surroundings
-        is_served = any(runner.is_connected for runner in around.running)
-        return around.meter.in_use if is_served else None
 
     def counters(self) -> EdgeCounters:
         """Return sums over all generations of this client, those under way included."""

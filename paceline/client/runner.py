@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -20,6 +20,7 @@ from paceline.clock import Clock
 from paceline.drafter import Drafter
 from paceline.errors import (
     ConnectionGivenUpError,
+    IncompatibleError,
     LinkClosed,
     OverloadedError,
     PacelineError,
@@ -41,6 +42,7 @@ from paceline.session.events import (
     Send,
     Steer,
 )
+from paceline.session.failure import error_of
 from paceline.settings import Address, parse_address
 from paceline.tokens import log_name
 
@@ -61,7 +63,7 @@ PING_AGAIN_S = 0.25
 
 @dataclass(slots=True, kw_only=True)
 class Surroundings:
-    """What all generations of a client share. `verifiers` and `drafting` may change: `steer` tells those under way."""
+    """What all generations of a client share. Some of it may change: `steer` tells those under way."""
 
     connector: Connector
     verifiers: tuple[Address, ...]
@@ -72,6 +74,8 @@ class Surroundings:
     clock: Clock
     generator: Generator
     observer: ClientObserver | None = None
+    weights: Mapping[Address, bytes] = field(default_factory=dict)
+    """Fingerprints of the weights that some verifiers must serve."""
     meter: Meter = field(default_factory=Meter)
     ledger: Ledger = field(default_factory=Ledger)
     unreachable: Unreachable = field(default_factory=Unreachable)
@@ -116,6 +120,7 @@ class SessionRunner:
         self._holder: Address | None = None
         self._resume_at: Address | None = None
         self._is_draining = False
+        self._insists = False
         self._log_fields: dict[str, str] = {}
         self._pump = DraftingPump(
             session,
@@ -185,11 +190,6 @@ class SessionRunner:
                     async with asyncio.timeout(CLOSE_S):
                         await asyncio.wait({links})
             links.cancel()
-
-    @property
-    def is_connected(self) -> bool:
-        """It has a stream."""
-        return self._link is not None
 
     def statistics(self, *, now_s: float) -> Statistics:
         """Return what was counted up to now."""
@@ -271,7 +271,9 @@ class SessionRunner:
     async def _talk(self, link: Link, *, address: Address, holds_session: bool) -> PacelineError:
         self._tally.num_streams += 1
         self._outbox.clear()
-        self.apply(LinkUp(holds_session=holds_session))
+        weights = self._around.weights.get(address, b"")
+        self._insists = bool(weights)
+        self.apply(LinkUp(holds_session=holds_session, weights_fingerprint=weights))
         failures: list[PacelineError] = []
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(self._write(link, failures))
@@ -289,6 +291,8 @@ class SessionRunner:
         """Tell the session that its stream is over, unless it is the one that ended it."""
         if self._session.is_over:
             return
+        if self._will_not_do(error):
+            self._leave = Reconnect(elsewhere=True)
         if self._leave is not None:
             leave = self._leave
             self.apply(LinkDown())
@@ -306,6 +310,11 @@ class SessionRunner:
             )
             self.apply(FromCloud(message=failure))
 
+    def _will_not_do(self, error: PacelineError) -> bool:
+        """Whether the verifier has become another one since it was chosen, and the next may still be right."""
+        is_other = self._insists and isinstance(error, IncompatibleError)
+        return is_other and self._reconnection.has_others
+
     def _given_up(self, error: PacelineError) -> ConnectionGivenUpError:
         places = ", ".join(str(address) for address in self._around.verifiers)
         return ConnectionGivenUpError(
@@ -321,6 +330,9 @@ class SessionRunner:
                 message = await link.receive()
             except PacelineError as error:
                 failures.append(error)
+                return
+            if isinstance(message, Failure) and self._will_not_do(error_of(message)):
+                failures.append(error_of(message))
                 return
             if isinstance(message, Opened):
                 self._note_opened(message, address)

@@ -7,8 +7,8 @@ floods pushes out its own values and not those of the others.
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-MAX_NAMES = 16384
-"""Most names that wait at once in a lane; a fleet of so many edges fits."""
+MAX_NAMES = 32768
+"""Most names that wait at once in a lane; more than an orchestrator remembers edges, so that it never sheds a policy."""
 
 MAX_BYTES = 32 * 2**20
 """Most bytes of payload that wait at once in a lane."""

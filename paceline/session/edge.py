@@ -194,6 +194,7 @@ class EdgeSession:
         self._go(EdgeKind.LINK_UP, can_resume=can_resume)
         if self.is_over:
             return ()
+        self._weights = self._weights or event.weights_fingerprint
         self._outbox.restart(self._root)
         self._limit = FLOOR_WINDOW
         self._acknowledged = self.length

@@ -24,6 +24,9 @@ class LinkUp:
     holds_session: bool
     """This verifier is the one that issued our session id, so a resume can work."""
 
+    weights_fingerprint: bytes = b""
+    """Weights that it must serve; empty takes any, until a target has answered."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkDown:

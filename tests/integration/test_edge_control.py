@@ -31,6 +31,7 @@ from paceline.client.generation import Generation
 from paceline.client.settings import ConnectionSettings, DraftingSettings, RetryPolicy
 from paceline.control.messages import EdgePolicy, EdgeTelemetry, Presence
 from paceline.engine.engine import Engine
+from paceline.errors import IncompatibleError
 from paceline.mqtt import ControlLink, control_link
 from paceline.sampling.settings import SamplingSettings
 from paceline.settings import Address
@@ -130,7 +131,11 @@ class Scene:
     folder: str
 
     async def edge(
-        self, *verifiers: Address, policy: LengthPolicy = LengthPolicy.CLOSED_FORM, start: int = 2
+        self,
+        *verifiers: Address,
+        policy: LengthPolicy = LengthPolicy.CLOSED_FORM,
+        start: int = 2,
+        in_fleet: bool = True,
     ) -> Agent:
         """Open an edge that drafts with the target's own weights: every guess is right."""
         settings = AgentSettings(
@@ -145,7 +150,9 @@ class Scene:
         control = ControlSettings(
             broker=quick(self.rig.address), edge_id=EDGE, telemetry_interval_s=1.0
         )
-        return await self.stack.enter_async_context(open_agent(settings, control=control))
+        return await self.stack.enter_async_context(
+            open_agent(settings, control=control if in_fleet else None)
+        )
 
     async def verifier(self) -> Verifier:
         return await self.stack.enter_async_context(
@@ -266,6 +273,28 @@ def test_a_policy_moves_the_next_generation_and_saves_the_one_whose_verifier_die
             distances = {v.address: v.rtt_s for v in here_.orchestrator.telemetry[-1].verifiers}
             assert distances[str(second.address)] > 0.0
             assert distances[str(NOBODY)] == 0.0
+
+    run_async(main())
+
+
+@pytest.mark.slow
+def test_a_verifier_that_has_become_another_one_is_left_for_the_next(
+    folder: str, expected: tuple[TokenId, ...]
+) -> None:
+    async def main() -> None:
+        async with scene(folder) as here_:
+            verifier = await here_.verifier()
+            other = await here_.stack.enter_async_context(serving(other_weights()))
+            agent = await here_.edge(verifier.address, in_fleet=False)
+            proven = {other.address: agent.verifier.target.weights_fingerprint}
+            agent.client.steer(verifiers=(other.address, verifier.address), weights=proven)
+            async with generation(agent, count=40) as answer:
+                assert (await answer.complete()).token_ids == expected[:40]
+            assert answer.statistics.reconnects == 1
+            agent.client.steer(verifiers=(other.address,))
+            with pytest.raises(IncompatibleError, match="weights_fingerprint"):
+                async with generation(agent, count=40) as answer:
+                    await answer.complete()
 
     run_async(main())
 

@@ -10,6 +10,7 @@ import pytest
 from harness.drafters import Broken, GuessingDrafter, toy_drafter
 from harness.toy_client import PROMPT, TARGET, client_of, generation, place, surroundings, tokenizer
 from harness.toy_cloud import ToyCloud
+from harness.toy_verifier import toy_identity
 from harness.virtual_time import LoopClock, run_virtually
 
 from paceline.client.client import Client
@@ -20,7 +21,12 @@ from paceline.client.outcome import EndReason, Statistics
 from paceline.client.runner import Surroundings
 from paceline.client.settings import DraftingSettings, RetryPolicy
 from paceline.drafter import Drafter
-from paceline.errors import ConfigError, ConnectionGivenUpError, PacelineError
+from paceline.errors import (
+    ConfigError,
+    ConnectionGivenUpError,
+    PacelineError,
+    RemoteProtocolError,
+)
 from paceline.messages import Open, Proposal, Resume
 from paceline.settings import Address
 from paceline.tokens import TokenId, log_name
@@ -200,13 +206,33 @@ def test_a_draining_verifier_is_left_as_soon_as_there_is_another() -> None:
                 clouds[0].drain()
                 tokens += await _tokens(answer, until=20)
                 assert _firsts(clouds[1]) == []
-                assert client_of(around).serving == place(0)
                 _assign(around, place(0), place(1))
                 tokens += await _tokens(answer, until=COUNT)
-                assert client_of(around).serving == place(1)
             assert tuple(tokens) == EXPECTED
             assert _firsts(clouds[1]) == [Open]
-            assert client_of(around).serving is None
+
+    run_virtually(main())
+
+
+def test_weights_are_asked_of_those_verifiers_alone_that_must_have_them() -> None:
+    weights = toy_identity(TARGET.vocabulary_size).weights_fingerprint
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            clouds = [await stack.enter_async_context(ToyCloud(target=TARGET)) for _ in range(2)]
+            around = surroundings(clouds)
+            client_of(around).steer(verifiers=(place(1), place(0)), weights={place(1): weights})
+            for address in (place(1), place(0)):
+                client_of(around).steer(verifiers=(address,))
+                async with generation(around, max_tokens=10) as answer:
+                    assert (await answer.complete()).token_ids == EXPECTED[:10]
+            client_of(around).steer(verifiers=(place(1),), weights={place(1): bytes(32)})
+            with pytest.raises(RemoteProtocolError, match="weights_fingerprint"):
+                async with generation(around, max_tokens=10) as answer:
+                    await answer.complete()
+            opens = [[m for m in cloud.received if isinstance(m, Open)] for cloud in clouds]
+            asked = [[one.weights_fingerprint for one in cloud] for cloud in opens]
+            assert asked == [[b""], [weights, bytes(32)]]
 
     run_virtually(main())
 

@@ -27,19 +27,44 @@ def test_without_a_policy_the_verifiers_are_those_it_was_started_with() -> None:
     assert _roster().usable == OWN
 
 
-def test_a_policy_puts_known_verifiers_into_its_order_at_once() -> None:
+def test_a_policy_puts_verifiers_into_its_order_that_have_shown_what_they_serve() -> None:
     roster = _roster()
     assert roster.assign(_names(1)) == ()
+    assert [*roster.usable] == [*OWN]
+    roster.answered(place(1), now_s=0.0, target=TARGET)
     assert [*roster.usable] == [place(1), place(0)]
     roster.assign(())
     assert [*roster.usable] == [*OWN]
 
 
+def test_a_policy_does_not_prefer_what_would_write_another_text() -> None:
+    roster = _roster()
+    roster.answered(place(1), now_s=0.0, target=OTHER_WEIGHTS)
+    roster.assign(_names(1))
+    assert [*roster.usable] == [*OWN]
+    # Nor does anything prove a stranger if the weights looked for are not known.
+    blank = replace(TARGET, weights_fingerprint=b"")
+    roster = Roster(OWN, target=blank, follows=True)
+    roster.assign(_names(5))
+    assert "weights" in roster.answered(place(5), now_s=0.0, target=blank)
+    assert [*roster.usable] == [*OWN]
+
+
+def test_a_stranger_must_serve_at_every_session_what_it_has_shown() -> None:
+    roster = _roster()
+    roster.assign(_names(5, 1))
+    assert roster.weights == {}
+    roster.answered(place(5), now_s=0.0, target=TARGET)
+    roster.answered(place(1), now_s=0.0, target=TARGET)
+    assert roster.weights == {place(5): TARGET.weights_fingerprint}
+
+
 def test_a_stranger_is_used_once_it_has_shown_what_it_serves() -> None:
     roster = _roster()
     roster.assign(_names(5, 1))
+    roster.answered(place(1), now_s=-1.0, target=TARGET)
     assert [*roster.usable] == [place(1), place(0)]
-    assert roster.due(now_s=0.0, served_by=None) == place(5)
+    assert roster.due(now_s=0.0) == place(5)
     assert roster.answered(place(5), now_s=0.0, target=TARGET) == ""
     assert [*roster.usable] == [place(5), place(1), place(0)]
     # One that falls silent stays: those who use it find out, and it may be back at any moment.
@@ -47,7 +72,7 @@ def test_a_stranger_is_used_once_it_has_shown_what_it_serves() -> None:
     assert not roster.answers(place(5))
     assert roster.usable[0] == place(5)
     roster.assign(_names(1))
-    assert roster.answered(place(5), now_s=30.0, target=TARGET) == ""  # forgotten meanwhile
+    assert roster.answered(place(5), now_s=30.0, target=OTHER_WEIGHTS) == ""  # forgotten meanwhile
     roster.silent(place(5), now_s=30.0)
     assert place(5) not in roster.all
 
@@ -78,7 +103,7 @@ def test_each_is_measured_in_turn_and_not_too_often() -> None:
     roster.assign(_names(5))
     asked = []
     for second in range(25):
-        due = roster.due(now_s=float(second), served_by=None)
+        due = roster.due(now_s=float(second))
         if due is not None:
             asked.append((second, due.port - 1))
             roster.silent(due, now_s=float(second))
@@ -86,18 +111,17 @@ def test_each_is_measured_in_turn_and_not_too_often() -> None:
     assert PROBE_S == 10.0
 
 
-def test_a_verifier_that_serves_us_is_measured_by_its_streams() -> None:
+def test_nothing_is_told_of_who_was_never_asked() -> None:
     roster = _roster()
-    assert roster.due(now_s=0.0, served_by=place(0)) == place(1)
-    assert roster.answers(place(0))
-    roster.answered(place(1), now_s=0.0, target=TARGET)
-    assert roster.due(now_s=9.0, served_by=place(0)) is None
-    assert roster.due(now_s=18.0, served_by=place(9)) == place(1)
+    assert roster.asked == ()
+    roster.silent(place(1), now_s=0.0)
+    assert roster.asked == (place(1),)
 
 
 def test_nonsense_is_told_and_left_out() -> None:
     roster = _roster()
     assert roster.assign(("nowhere", *_names(1), "", "x:99999")) == ("nowhere", "", "x:99999")
+    roster.answered(place(1), now_s=0.0, target=TARGET)
     assert [*roster.usable] == [place(1), place(0)]
 
 

@@ -30,7 +30,7 @@ def _steering(**options: object) -> tuple[Steering, list[str]]:
 
 def _led(policy: EdgePolicy | None = None, **options: object) -> tuple[Steering, list[str]]:
     steering, sentences = _steering(**options)
-    steering.linked(True)
+    steering.linked(is_up=True)
     steering.orchestrator(ONLINE)
     if policy is not None:
         steering.told(policy)
@@ -68,7 +68,7 @@ def test_a_policy_is_followed_while_its_orchestrator_is_there() -> None:
 def test_without_its_orchestrator_the_edge_goes_on_from_the_last_policy(loss: str) -> None:
     steering, _ = _led(_policy(3))
     if loss == "link":
-        steering.linked(False)
+        steering.linked(is_up=False)
     else:
         steering.orchestrator(replace(ONLINE, online=False) if loss == "will" else None)
     assert steering.drafting.draft_length == 20
@@ -76,7 +76,7 @@ def test_without_its_orchestrator_the_edge_goes_on_from_the_last_policy(loss: st
     steering.measured(NEAR)
     assert steering.drafting.draft_length == 18
     # Back again, with what is retained: the policy counts, not what the edge chose meanwhile.
-    steering.linked(True)
+    steering.linked(is_up=True)
     steering.orchestrator(ONLINE)
     steering.told(_policy(3))
     assert steering.drafting.draft_length == 20
@@ -85,8 +85,8 @@ def test_without_its_orchestrator_the_edge_goes_on_from_the_last_policy(loss: st
 
 def test_an_orchestrator_that_went_while_the_link_was_down_is_not_believed_in() -> None:
     steering, _ = _led(_policy())
-    steering.linked(False)
-    steering.linked(True)
+    steering.linked(is_up=False)
+    steering.linked(is_up=True)
     assert not steering.follows
 
 
@@ -138,7 +138,7 @@ def test_a_policy_of_nothing_is_followed_and_recovered_from() -> None:
     assert steering.drafting.draft_length == 0
     assert sentences == ["policy 1: draft 0 ahead, from 8"]
     assert not steering.wants_answer(FAR)
-    steering.linked(False)
+    steering.linked(is_up=False)
     for _ in range(20):
         steering.measured(FAR)
     assert steering.drafting.draft_length >= 30
@@ -160,7 +160,7 @@ def test_the_orchestrator_is_told_at_once_when_the_length_is_not_right_any_more(
     assert steering.wants_answer(NEAR)
     fits = replace(NEAR, rtt_s=0.175)
     assert not steering.wants_answer(fits)
-    steering.linked(False)
+    steering.linked(is_up=False)
     assert not steering.wants_answer(FAR)
 
 

@@ -159,6 +159,16 @@ def test_who_gets_no_answer_from_its_verifier_goes_elsewhere() -> None:
     assert placed(sent(fleet, A, B)).verifiers == (B, A)
 
 
+@pytest.mark.parametrize(("generations", "first"), [(0, B), (1, A)])
+def test_an_old_round_trip_does_not_stand_for_a_probe_without_answer(
+    generations: int, first: str
+) -> None:
+    gauges = gauges_of(verifier=A, rtt_s=0.01, num_generations=generations)
+    heard = told("e", telemetry=telemetry_of(gauges=gauges, distances={A: 0.0, B: 0.05}))
+    fleet = sent(fleet_of(verifier_seen("a"), verifier_seen("b"), heard), A, B)
+    assert placed(fleet).verifiers[0] == first
+
+
 def test_the_order_of_those_not_used_changes_nothing() -> None:
     seen = (verifier_seen("a"), verifier_seen("b"), verifier_seen("c"))
     for rtts in ({A: 10, B: 50, C: 60}, {A: 10, B: 60, C: 50}):
