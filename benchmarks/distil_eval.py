@@ -104,7 +104,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     chosen = prompts(arguments.prompts, arguments.human_eval)
     answers(arguments.cache, chosen, target=arguments.target, max_tokens=arguments.max_tokens)
-    draft = EvaluatedDraft(arguments.draft, target=arguments.target)
+    draft = EvaluatedDraft(arguments.draft)
     result: dict[str, Any] = {"draft": str(arguments.draft), "machine": platform.processor()}
     started = time.perf_counter()
     for number, temperature in enumerate(TEMPERATURES):

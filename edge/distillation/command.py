@@ -24,7 +24,7 @@ _WRITE_TOKENS = 2_000_000
 )
 @click.option(
     "--only",
-    type=click.Choice(["write", "train", "report"]),
+    type=click.Choice(["write", "train", "report", "pack"]),
     help="Do one stage.  [default: all that are not done yet]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the text and the training.")

@@ -64,10 +64,19 @@ def save_draft(folder: Path, student: Student, *, source: ModelSource, record: D
     AutoTokenizer.from_pretrained(**source.arguments).save_pretrained(temporary)
     (temporary / CARD).write_text(_card(record, student), encoding="utf-8")
     sums = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
-    description = {"format": FORMAT, "version": VERSION} | asdict(record) | {"sha256": sums}
+    description = {"format": FORMAT, "version": VERSION} | asdict(record)
+    description |= {"matrices": _matrices(model), "sha256": sums}
     (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+
+
+def _matrices(model: Any) -> dict[str, str | None]:
+    """Names in the file of the embeddings and of the output matrix, if that is another."""
+    names = {id(value): name for name, value in model.named_parameters()}
+    embeddings = names[id(model.get_input_embeddings().weight)]
+    output = names[id(model.get_output_embeddings().weight)]
+    return {"embeddings": embeddings, "output": None if output == embeddings else output}
 
 
 def _half(model: Any) -> Any:

@@ -7,38 +7,37 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers import AutoModelForCausalLM
 
-from edge.distillation.draft_reading import check_draft, read_trained
+from edge.distillation.draft_reading import check_draft, read_head
 from edge.distillation.measure import Tally
 from edge.distillation.packing import Packer, Text
+from edge.distillation.progress import without_bars
 from edge.distillation.shards import Shard
-from edge.distillation.student import StudentShape, make_student
-from edge.distillation.train_state import load_weights
+from edge.distillation.student import Student
 from edge.distillation.training import measure_student
-from paceline.engine.loading import load_weights as load_target
-from paceline.engine.loading import resolve
 
 BATCH_TOKENS = 2048
 
 
 class EvaluatedDraft:
-    """A draft as its training left it, in float32 weights.
+    """A draft as it is shipped.
 
     Args:
         folder: of the draft.
-        target: the model it drafts for, whose embeddings it has.
         device: where to measure.
     """
 
-    def __init__(
-        self, folder: Path, *, target: str, device: Literal["cpu", "cuda"] = "cpu"
-    ) -> None:
+    def __init__(self, folder: Path, *, device: Literal["cpu", "cuda"] = "cpu") -> None:
         self.record = check_draft(folder)
-        trained = read_trained(folder)
-        shape = StudentShape(layers=tuple(self.record["layers"]), head=self.record["head"])
-        model = load_target(resolve(target), dtype="float32", device=device)
-        self.student = make_student(model, shape, output_ids=trained.output_ids.tolist())
-        load_weights(self.student, trained.weights)
+        ids, rows = read_head(folder)
+        with without_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, attn_implementation="eager"
+            ).to(device)
+        self.student = Student(model, output_ids=ids.to(device), trains_head=False)
+        with torch.no_grad():
+            self.student.head.copy_(rows)
 
 
 def measure_draft(
@@ -61,8 +60,7 @@ def measure_draft(
     everything = [*packer.texts(is_held_out=True), *packer.texts(is_held_out=False)]
     texts = list(everything if choose is None else choose(packer))
     batches = (packer.pack(group) for group in packer.in_order(texts))
-    with torch.no_grad():
-        return measure_student(draft.student, batches, category=category)
+    return measure_student(draft.student, batches, category=category)
 
 
 def rows_of(tally: Tally) -> dict[str, dict[str, Any]]:

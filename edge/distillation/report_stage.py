@@ -49,7 +49,7 @@ def write_report(folder: Path, stage: ReportStage, *, progress: Progress) -> Pat
     shards = [read_shard(text, number) for number in range(count_shards(text))]
     record = check_draft(stage.draft)
     progress.note(f"measuring {stage.draft} on held-out text of {record['target']}")
-    draft = EvaluatedDraft(stage.draft, target=record["target"], device=stage.device)
+    draft = EvaluatedDraft(stage.draft, device=stage.device)
     cold, hot = _tallies(draft, shards)
     del draft
     costs = _costs(record["target"], stage)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from edge.distillation.compact import SUFFIX, pack_draft
 from edge.distillation.progress import Progress
 from edge.distillation.recipe import working_in
 from edge.distillation.report_stage import ReportStage, write_report
@@ -37,6 +38,11 @@ def run(values: Mapping[str, Any]) -> None:
             device=values["device"],
         )
         progress.note(f"report saved in {write_report(folder, stage, progress=progress)}")
+    if values["only"] in (None, "pack"):
+        draft = draft_folder(folder, values["student"])
+        file = draft.with_name(draft.name + SUFFIX)
+        size = pack_draft(draft, file)
+        progress.note(f"packed into {file}: {size / 1e6:.1f} MB")
 
 
 def _write_stage(values: Mapping[str, Any]) -> WriteStage:

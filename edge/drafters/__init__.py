@@ -1,9 +1,8 @@
 """What guesses at the edge. Each drafter is one choice for `--draft`."""
 
-from pathlib import Path
 from typing import Literal
 
-from edge.distillation.draft_reading import check_draft, is_draft, read_head
+from edge.drafters.distilled import distilled_path, load_distilled
 from edge.drafters.lookup import LookupDrafter
 from edge.drafters.model import ModelDrafter
 from paceline.drafter import Drafter
@@ -28,7 +27,8 @@ def load_drafter(
     """Return the drafter that a user names. Takes long for a model: not in the event loop.
 
     Args:
-        spec: "lookup", or a model: hub name, folder (also of `paceline distil`), GGUF file or short name.
+        spec: "lookup", or a model: hub name, folder, GGUF file or short name; or what
+            `paceline distil` made.
         tokenizer: the target's; a draft model must have the same.
         dtype: arithmetic of a draft model.
         device: where it runs.
@@ -43,6 +43,12 @@ def load_drafter(
         return LookupDrafter()
     if spec == "none":
         raise ConfigError("draft: 'none' names no drafter; leave the drafter out instead")
+    path = distilled_path(spec)
+    if path is not None:
+        engine = load_distilled(
+            path, tokenizer=tokenizer, dtype=dtype, device=device, progress=progress
+        )
+        return ModelDrafter(engine, vocabulary_size=tokenizer.vocabulary_size)
     source = resolve(spec)
     own = load_tokenizer(source)
     if own.fingerprint != tokenizer.fingerprint:
@@ -52,11 +58,5 @@ def load_drafter(
             f"{tokenizer.fingerprint.hex()}; token ids would mean different words. Choose a draft of the same model "
             f"family, or {LOOKUP!r}, which needs no model"
         )
-    folder = Path(source.location)
-    distilled = source.gguf_file is None and is_draft(folder)
-    if distilled:
-        check_draft(folder)
     engine = load_model(source, dtype=dtype, device=device, tokenizer=own, progress=progress)
-    if distilled:
-        engine.limit_output(*read_head(folder))
     return ModelDrafter(engine, vocabulary_size=tokenizer.vocabulary_size)

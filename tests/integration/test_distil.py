@@ -14,9 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness.models import llama_config, save_tiny
+from harness.models import llama_config, save_tiny, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
+from edge.distillation.compact import (
+    CompactTypes,
+    pack_draft,
+    read_description,
+    unpacked,
+)
 from edge.distillation.draft_reading import check_draft, read_trained
 from edge.distillation.evaluation import EvaluatedDraft
 from edge.distillation.progress import Progress
@@ -28,7 +34,8 @@ from edge.distillation.write_stage import WriteStage, write_text
 from edge.distillation.writing import WritingSettings
 from edge.drafters import load_drafter
 from paceline.engine.loading import load_tokenizer, resolve
-from paceline.errors import ConfigError
+from paceline.engine.tokenizer import Tokenizer
+from paceline.errors import ConfigError, IncompatibleError
 from paceline.sampling.settings import SamplingSettings
 
 pytestmark = pytest.mark.slow
@@ -151,26 +158,40 @@ def draft(run: Path) -> Path:
     return train_draft(run, replace(TRAINING, name="shared"), progress=Progress())
 
 
-def test_an_edge_drafts_with_it_as_the_student_would(run: Path, target: Path, draft: Path) -> None:
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_an_edge_drafts_with_it_as_the_student_would(
+    target: Path, draft: Path, tmp_path: Path, *, is_packed: bool
+) -> None:
     tokenizer = load_tokenizer(resolve(str(target)))
-    drafter = load_drafter(str(draft), tokenizer=tokenizer)
+    named = draft
+    if is_packed:
+        named = tmp_path / "tiny.draft"
+        pack_draft(draft, named, types=CompactTypes(layers="Q8_0", rare="Q8_0"))
+    drafter = load_drafter(str(named), tokenizer=tokenizer)
     text = tokenizer.encode("def f():")
     generation = drafter.open(
         prompt_length=len(text), max_tokens=20, sampling=SamplingSettings(temperature=0.0)
     )
     drafted = generation.extend(text, 6)
-    student = EvaluatedDraft(draft, target=str(target)).student
+    student = EvaluatedDraft(draft).student
     said = [*text]
     for token in drafted:
         with torch.inference_mode():
             logits = student(torch.tensor(said), torch.arange(len(said)), [len(said)])[-1]
-        # The folder keeps weights in bfloat16, so near ties may go either way.
+        # Weights are kept in bfloat16 or eight bits, so near ties may go either way.
         best = logits.max()
         place = (student.output_ids == token).nonzero()
         assert len(place) == 1, "it drafted what it cannot say"
         assert float(best - logits[place[0, 0]]) < 0.3
         said.append(token)
     assert len(drafted) == 6
+
+
+def test_a_draft_for_another_tokenizer_is_refused(draft: Path) -> None:
+    inner = tiny_tokenizer()
+    inner.add_tokens(["something else"])
+    with pytest.raises(IncompatibleError, match="was made for tokenizer"):
+        load_drafter(str(draft), tokenizer=Tokenizer(inner, name="other"))
 
 
 def test_a_damaged_draft_is_refused_by_the_edge(target: Path, draft: Path, tmp_path: Path) -> None:
@@ -180,6 +201,32 @@ def test_a_damaged_draft_is_refused_by_the_edge(target: Path, draft: Path, tmp_p
     tokenizer = load_tokenizer(resolve(str(target)))
     with pytest.raises(ConfigError, match=r"model.safetensors: its sha256"):
         load_drafter(str(copy), tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("head", ["frozen", "trained"])
+def test_a_packed_draft_is_small_and_guesses_the_same(run: Path, tmp_path: Path, head: str) -> None:
+    folder = train_draft(
+        run, replace(TRAINING, name=f"{head}-head", head=head), progress=Progress()
+    )
+    file = tmp_path / "tiny.draft"
+    low = pack_draft(folder, tmp_path / "low.draft", types=CompactTypes(rare="Q4_0"))
+    size = pack_draft(folder, file, types=CompactTypes(layers="Q8_0", rare="Q8_0"))
+    assert low < size == file.stat().st_size
+    assert size < 0.8 * (folder / "model.safetensors").stat().st_size
+    assert read_description(file)["layers"] == [0]
+    tokens, positions = torch.arange(30, 60), torch.arange(30)
+    with unpacked(file) as opened, torch.inference_mode():
+        got = EvaluatedDraft(opened).student
+        expected = EvaluatedDraft(folder).student
+        assert torch.equal(got.output_ids, expected.output_ids)
+        laws = [student(tokens, positions, [30]) for student in (got, expected)]
+    assert not opened.exists()
+    # Eight bits are worth about 1 % of a weight; the spread of these logits is over 1.
+    assert float((laws[0] - laws[1]).square().mean().sqrt()) < 0.1
+    assert float((laws[0].argmax(1) == laws[1].argmax(1)).float().mean()) > 0.85
+    file.write_bytes(b"no draft")
+    with pytest.raises(ConfigError, match=r"tiny.draft: cannot be read"):
+        read_description(file)
 
 
 def test_the_report_says_what_the_draft_is_worth(run: Path, draft: Path) -> None:

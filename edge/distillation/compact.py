@@ -1,0 +1,175 @@
+"""A draft in one small file: low-bit weights, to be shipped; and back to a folder that can be loaded.
+
+    layers            Q5_1   6 bits a weight, blocks of 32 with scale and least value
+    frequent rows     Q8_0   embeddings of the tokens that it can say; they are its output matrix too
+    rare rows         Q4_0   embeddings of all other tokens, which it only reads
+    all else          float32: norms, a few hundred numbers each
+
+The types are those of GGUF, with its own reference code, so that other programs can read them. An output matrix of
+its own is kept beside the embeddings, as frequent rows are. The file is safetensors; its metadata holds the draft's description.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, quants
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from edge.distillation.draft_reading import (
+    DESCRIPTION,
+    FORMAT,
+    HEAD,
+    check_draft,
+    read_head,
+    sha256_of,
+)
+from paceline.errors import ConfigError
+
+SUFFIX = ".draft"
+_BLOCK = 32
+_IDS, _FREQUENT, _RARE, _HEAD_ROWS = "ids", "frequent", "rare", "head"
+_WEIGHTS = "model.safetensors"
+_CONFIGURATION = ("config.json", "generation_config.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactTypes:
+    """GGUF's names of the types."""
+
+    layers: str = "Q5_1"
+    frequent: str = "Q8_0"
+    rare: str = "Q4_0"
+
+
+def pack_draft(folder: Path, file: Path, *, types: CompactTypes | None = None) -> int:
+    """Write a draft's folder into one file; return its size in bytes.
+
+    Raises:
+        ConfigError: no draft, a damaged one, or a type that GGUF's reference code cannot write.
+    """
+    types = types or CompactTypes()
+    record = check_draft(folder)
+    ids, rows = read_head(folder)
+    weights = load_file(folder / _WEIGHTS)
+    embeddings = weights.pop(record["matrices"]["embeddings"])
+    weights.pop(
+        record["matrices"]["output"] or "", None
+    )  # the head's rows say all that is used of it
+    is_frequent = torch.zeros(len(embeddings), dtype=torch.bool)
+    is_frequent[ids] = True
+    out: dict[str, Tensor] = {_IDS: ids.int()}
+    kinds: dict[str, str] = {}
+    parts = {
+        _FREQUENT: (embeddings[ids], types.frequent),
+        _RARE: (embeddings[~is_frequent], types.rare),
+    }
+    if not torch.equal(embeddings[ids], rows):
+        parts[_HEAD_ROWS] = (rows, types.frequent)
+    parts |= {f"weights.{name}": (value, types.layers) for name, value in weights.items()}
+    for name, (value, kind) in parts.items():
+        out[name], kinds[name] = _quantised(value, kind)
+    configuration = {
+        name: (folder / name).read_text(encoding="utf-8")
+        for name in _CONFIGURATION
+        if (folder / name).is_file()
+    }
+    description = {name: value for name, value in record.items() if name != "sha256"}
+    about = {
+        "description": description,
+        "types": kinds,
+        "configuration": configuration,
+    }
+    save_file(out, file, metadata={"paceline": json.dumps(about)})
+    return file.stat().st_size
+
+
+@contextmanager
+def unpacked(file: Path) -> Iterator[Path]:
+    """Give a draft's folder made from a file, for as long as the block runs.
+
+    The tokenizer is not in it: `description["tokenizer"]` is the fingerprint of the one that it needs.
+
+    Raises:
+        ConfigError: the file is no draft, or of another format.
+    """
+    with tempfile.TemporaryDirectory(prefix="paceline-draft-") as name:
+        folder = Path(name)
+        _unpack(file, folder)
+        yield folder
+
+
+def read_description(file: Path) -> dict[str, Any]:
+    """Return what a file says about its draft, without reading its weights.
+
+    Raises:
+        ConfigError: the file is no draft, or of another format.
+    """
+    description: dict[str, Any] = _about(file)["description"]
+    return description
+
+
+def _unpack(file: Path, folder: Path) -> None:
+    about = _about(file)
+    tensors = load_file(file)
+    ids = tensors.pop(_IDS).long()
+    plain = {name: _plain(value, about["types"][name]) for name, value in tensors.items()}
+    frequent, rare = plain.pop(_FREQUENT), plain.pop(_RARE)
+    embeddings = torch.empty((len(frequent) + len(rare), frequent.shape[1]))
+    is_rare = torch.ones(len(embeddings), dtype=torch.bool)
+    is_rare[ids] = False
+    embeddings[ids], embeddings[is_rare] = frequent, rare
+    rows = plain.pop(_HEAD_ROWS, frequent)
+    weights = {name.removeprefix("weights."): value for name, value in plain.items()}
+    matrices = about["description"]["matrices"]
+    weights[matrices["embeddings"]] = embeddings
+    if matrices["output"] is not None:
+        weights[matrices["output"]] = torch.zeros_like(embeddings).index_copy_(0, ids, rows)
+    half = {name: value.bfloat16().contiguous() for name, value in weights.items()}
+    save_file(half, folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file({"ids": ids.int(), "rows": rows.bfloat16().contiguous()}, folder / HEAD)
+    for name, text in about["configuration"].items():
+        if name in _CONFIGURATION:
+            (folder / name).write_text(text, encoding="utf-8")
+    sums = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    description = about["description"] | {"sha256": sums}
+    (folder / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
+
+
+def _about(file: Path) -> dict[str, Any]:
+    try:
+        with safe_open(file, framework="pt") as content:
+            about: dict[str, Any] = json.loads(content.metadata()["paceline"])
+        found = about["description"]["format"]
+    except Exception as error:
+        raise ConfigError(f"draft {file}: cannot be read: {error!r}") from error
+    if found != FORMAT:
+        raise ConfigError(f"draft {file}: of format {found}, expected {FORMAT}")
+    return about
+
+
+def _quantised(value: Tensor, kind: str) -> tuple[Tensor, str]:
+    """Bytes and type of a tensor; what is no matrix of whole blocks stays in float32."""
+    if value.dim() != 2 or value.shape[1] % _BLOCK:
+        return value.float().contiguous(), "F32"
+    try:
+        packed = quants.quantize(value.float().numpy(), GGMLQuantizationType[kind])
+    except (KeyError, NotImplementedError) as error:
+        raise ConfigError(f"type: got {kind}, which cannot be written: {error}") from error
+    return torch.from_numpy(np.ascontiguousarray(packed)), kind
+
+
+def _plain(value: Tensor, kind: str) -> Tensor:
+    if kind == "F32":
+        return value
+    return torch.from_numpy(quants.dequantize(value.numpy(), GGMLQuantizationType[kind]))
