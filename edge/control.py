@@ -29,7 +29,7 @@ from paceline.control.messages import (
 )
 from paceline.errors import PacelineError
 from paceline.logs import mask_secrets
-from paceline.mqtt import ControlLink, Will, control_link
+from paceline.mqtt.link import ControlLink, Will, control_link
 from paceline.settings import Address
 from paceline.topics import (
     EDGE_POLICY,

@@ -21,7 +21,7 @@ from harness.control import (
 from harness.event_loop import run_async
 
 from paceline.codec.control import MAX_PAYLOAD_BYTES
-from paceline.mqtt import control_link
+from paceline.mqtt.link import control_link
 from paceline.topics import (
     EDGE_POLICY,
     EDGE_PRESENCE,

@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from harness.toy_verifier import toy_identity
 
 from paceline.control.messages import EdgePolicy, EdgeTelemetry, Presence, VerifierStatus
-from paceline.mqtt import BrokerSettings, ControlLink, Will, control_link
+from paceline.mqtt.link import ControlLink, Will, control_link
+from paceline.mqtt.settings import BrokerSettings
 from paceline.settings import Address
 from paceline.topics import EDGE_PRESENCE, Received, Topic
 

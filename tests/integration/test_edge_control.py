@@ -32,7 +32,7 @@ from paceline.client.settings import ConnectionSettings, DraftingSettings, Retry
 from paceline.control.messages import EdgePolicy, EdgeTelemetry, Presence
 from paceline.engine.engine import Engine
 from paceline.errors import IncompatibleError
-from paceline.mqtt import ControlLink, control_link
+from paceline.mqtt.link import ControlLink, control_link
 from paceline.sampling.settings import SamplingSettings
 from paceline.settings import Address
 from paceline.tokens import TokenId

@@ -29,7 +29,7 @@ from harness.event_loop import run_async
 from harness.processes import free_port
 
 from paceline.errors import ConfigError, LocalProtocolError
-from paceline.mqtt import Will, control_link
+from paceline.mqtt.link import Will, control_link
 from paceline.settings import Address
 from paceline.topics import EDGE_POLICY, EDGE_PRESENCE, EDGE_TELEMETRY
 

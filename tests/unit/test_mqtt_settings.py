@@ -9,9 +9,8 @@ from click.testing import CliRunner
 from harness.certificates import make_certificates
 
 from paceline.errors import ConfigError
-from paceline.mqtt import BrokerSettings
 from paceline.mqtt.options import broker_options, broker_settings
-from paceline.mqtt.settings import tls_context
+from paceline.mqtt.settings import BrokerSettings, tls_context
 from paceline.settings import Address
 
 HERE = Address(host="127.0.0.1", port=1883)

@@ -243,6 +243,18 @@ def test_what_the_shell_reads() -> None:
     assert session.edge_is_idle
 
 
+def test_what_was_counted_is_kept_whether_the_edge_was_told_of_it_or_not() -> None:
+    session = live()
+    propose(session, 3, 4, 5, 6)
+    session.handle(Stepped(tokens=ids(4, 5, 7)))
+    before = session.counts
+    assert (before.drafted, before.judged, before.accepted, before.steps) == (3, 3, 2, 1)
+    assert session.next_commit() is not None
+    assert session.counts == before
+    session.handle(Stepped(tokens=ids(8)))
+    assert (session.counts.judged, session.counts.steps) == (3, 2)
+
+
 def test_committed_nodes_are_let_go() -> None:
     session = live()
     propose(session, 3, 4, 5, 6)
