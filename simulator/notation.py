@@ -208,7 +208,7 @@ def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"network: {where}: got {value!r}, expected a number or text")
     # A whole number may be too large for a float; nothing here may be as large as that.
-    return float(value) if abs(value) < 1e18 else math.inf
+    return float(value) if -1e18 < value < 1e18 else math.inf
 
 
 def _duration(value: Any, where: str) -> float:

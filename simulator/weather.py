@@ -23,10 +23,13 @@ EPOCH_STEPS = 4096
 EPOCH_CYCLES = 64
 """An epoch of bursts is this many times the mean time from one to the next."""
 
-CHUNK_STEPS = 64
+CHUNK_STEPS = 128
 MAX_EPOCHS_KEPT = 4
 
 MIN_STEP_S = 1e-4
+
+MAX_POWER = 5.0
+"""Of an exponential distribution: its standard deviation is 16 times its mean there."""
 
 
 class Noise:
@@ -74,25 +77,22 @@ class _Epoch:
     """The values of one epoch, made in order as far as they are asked for."""
 
     def __init__(self, *, keep: float, num_squares: int, generator: Generator) -> None:
-        self._keep = keep
-        self._add = math.sqrt(1.0 - keep * keep)
         self._generator = generator
-        self._state: list[float] = generator.standard_normal(num_squares).tolist()
-        self._values = [self._value()]
+        self._state = generator.standard_normal(num_squares)
+        self._values = [float((self._state * self._state).sum()) / num_squares]
+        # n steps on, x is keep^n x plus the sum over the draws d_i of add keep^(n - i) d_i: one cumulative sum of
+        # d_i / keep^i, multiplied with keep^n. A chunk is short enough for the powers to stay near 1.
+        powers = np.array([[keep**n] for n in range(1, CHUNK_STEPS + 1)])
+        self._powers = powers
+        self._weights = math.sqrt(1.0 - keep * keep) / powers
 
     def step(self, offset: int) -> float:
         while len(self._values) <= offset:
-            shape = (CHUNK_STEPS, len(self._state))
-            for draws in self._generator.standard_normal(shape).tolist():
-                self._state = [
-                    self._keep * part + self._add * draw
-                    for part, draw in zip(self._state, draws, strict=True)
-                ]
-                self._values.append(self._value())
+            draws = self._generator.standard_normal((CHUNK_STEPS, len(self._state)))
+            states = self._powers * (self._state + np.cumsum(draws * self._weights, axis=0))
+            self._state = states[-1]
+            self._values.extend(((states * states).sum(axis=1) / len(self._state)).tolist())
         return self._values[offset]
-
-    def _value(self) -> float:
-        return sum(part * part for part in self._state) / len(self._state)
 
 
 class Bursts:
@@ -154,3 +154,17 @@ def split_jitter(mean_s: float, stddev_s: float) -> tuple[float, float]:
     half_difference_s = math.sqrt(max(0.0, 2.0 * stddev_s**2 - mean_s**2)) / 2.0
     larger_s = min(mean_s, mean_s / 2.0 + half_difference_s)
     return larger_s, mean_s - larger_s
+
+
+def tail_power(stddev_by_mean: float) -> float:
+    """Return the power of an exponential distribution whose standard deviation is that many times its mean.
+
+    1 up to a ratio of 1; above, the tail is heavier (a Weibull distribution of shape 1 / power). At most MAX_POWER.
+    """
+    low, high = 1.0, MAX_POWER
+    for _ in range(40):
+        middle = (low + high) / 2.0
+        # With E exponential of mean 1, E^c has the mean gamma(1 + c) and the mean square gamma(1 + 2 c).
+        ratio = math.sqrt(math.gamma(1.0 + 2.0 * middle) / math.gamma(1.0 + middle) ** 2 - 1.0)
+        low, high = (middle, high) if ratio < stddev_by_mean else (low, middle)
+    return low
