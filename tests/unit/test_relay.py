@@ -10,7 +10,7 @@ from paceline.errors import ConfigError
 from paceline.settings import Address
 from simulator import flow as flow_module
 from simulator.link import LinkSettings
-from simulator.network import NetworkSettings
+from simulator.network import Network, NetworkSettings
 from simulator.relay import CutMode, Relay
 
 PATIENCE_S = 10.0
@@ -145,6 +145,30 @@ def test_a_transfer_takes_what_the_bandwidth_says_and_delays_a_ping_by_the_queue
             assert await transfer[0].readexactly(4) == b"done"
             assert 0.5 <= loop.time() - started_s < 0.9
             assert ping_s < 0.3
+
+    run(test)
+
+
+@pytest.mark.slow
+def test_a_loss_is_a_delay_and_everything_arrives_as_the_model_says() -> None:
+    settings = NetworkSettings(up=LinkSettings(delay_s=0.01, loss=0.3))
+
+    def first_trips(seed: int) -> tuple[float, list[float]]:
+        connection = Network(settings, seed=seed).connect()
+        return connection.opens_at(0.0), [connection.up.leaves_at(5.0, 4) for _ in range(2)]
+
+    # A seed that opens without loss, loses the first message once (a time-out of 200 ms) and the second one never.
+    seed = next(s for s in range(999) if first_trips(s) == (0.01, [pytest.approx(5.21)] * 2))
+
+    async def test() -> None:
+        async with (
+            server(echo) as to,
+            Relay(to=to, network=settings, seed=seed) as relay,
+            connected(relay) as stream,
+        ):
+            assert 0.21 <= await ping(stream) < 0.5
+            assert await ping(stream) < 0.15
+            assert relay.statistics().num_lost == 1
 
     run(test)
 
