@@ -47,7 +47,7 @@ class LineFormatter(logging.Formatter):
         parts += [f"{name}={_field(name, value)}" for name, value in _fields(record).items()]
         if record.exc_info:
             parts.append(f"error={_quoted(mask_secrets(self.formatException(record.exc_info)))}")
-        return " ".join(part.replace("\n", "\\n").replace("\r", "\\r") for part in parts)
+        return _printable(" ".join(parts))
 
 
 class JsonFormatter(logging.Formatter):
@@ -161,6 +161,13 @@ def _field(name: str, value: object) -> str:
         return MASK
     text = mask_secrets(f"{value:.6g}" if isinstance(value, float) else str(value))
     return text if _PLAIN_VALUE.fullmatch(text) else _quoted(text)
+
+
+def _printable(text: str) -> str:
+    """Return the text with line ends, and what else would steer a terminal, written as escapes: peers say part of it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _quoted(text: str) -> str:

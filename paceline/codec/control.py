@@ -137,7 +137,7 @@ def _read_presence(message: pb.Presence) -> Presence:
     return Presence(
         online=message.online,
         incarnation=message.incarnation,
-        version=short("version", message.version, MAX_VERSION_BYTES),
+        version=_words("version", message.version, MAX_VERSION_BYTES),
     )
 
 
@@ -192,7 +192,7 @@ def _read_telemetry(message: pb.EdgeTelemetry) -> EdgeTelemetry:
             )
             for index, one in enumerate(message.verifiers)
         ),
-        drafter=short("drafter", message.drafter, MAX_LABEL_BYTES),
+        drafter=_words("drafter", message.drafter, MAX_LABEL_BYTES),
     )
 
 
@@ -236,7 +236,7 @@ def _read_policy(message: pb.EdgePolicy) -> EdgePolicy:
         verifiers=tuple(
             _address(f"verifiers[{index}]", one) for index, one in enumerate(message.verifiers)
         ),
-        explanation=short("explanation", message.explanation, MAX_EXPLANATION_BYTES),
+        explanation=_words("explanation", message.explanation, MAX_EXPLANATION_BYTES),
     )
 
 
@@ -288,7 +288,7 @@ def _read_status(message: pb.VerifierStatus) -> VerifierStatus:
         counters=VerifierCounters(
             **{item.name: getattr(message.counters, item.name) for item in fields(VerifierCounters)}
         ),
-        version=short("version", message.version, MAX_VERSION_BYTES),
+        version=_words("version", message.version, MAX_VERSION_BYTES),
     )
 
 
@@ -309,6 +309,11 @@ def _address(field: str, text: str) -> str:
     # Checked here, so that nothing behind meets a text that cannot be connected to. The text itself is not told:
     # it would stand in the reader's log.
     match = _ADDRESS.fullmatch(short(field, text, MAX_LABEL_BYTES))
-    if match is None or not 1 <= int(match[1]) <= 65535:
+    if match is None or not text.isprintable() or not 1 <= int(match[1]) <= 65535:
         raise RemoteProtocolError(f"{field}: got no HOST:PORT, expected one with port 1 to 65535")
     return text
+
+
+def _words(field: str, text: str, bound: int) -> str:
+    """Return a text for people without what would steer the terminal that shows it."""
+    return "".join(c if c.isprintable() else "?" for c in short(field, text, bound))

@@ -8,7 +8,7 @@ from math import inf, nan
 
 import pytest
 from google.protobuf.message import Message
-from harness.any_message import FINGERPRINTS, IDENTITIES, LABELS, U32, U64
+from harness.any_message import FINGERPRINTS, IDENTITIES, U32, U64
 from harness.control import policy, status, telemetry
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +49,7 @@ FROM_1 = st.integers(1, 2**64 - 1)
 # Below 2**50 ns, 13 days, seconds as a float hold every nanosecond.
 SECONDS = st.integers(0, 2**50).map(lambda ns: ns / 10**9)
 PARTS = st.integers(0, 10**9).map(lambda ppb: ppb / 10**9)
-VERSIONS = st.text(st.characters(codec="utf-8"), max_size=16)
+WORDS = st.text(st.characters(codec="utf-8").filter(str.isprintable), max_size=16)
 ADDRESSES = st.from_regex(r"[a-z0-9.\-]{1,40}:[1-9][0-9]{0,3}", fullmatch=True)
 EDGE_COUNTERS = st.builds(EdgeCounters, **{item.name: U64 for item in fields(EdgeCounters)})
 VERIFIER_COUNTERS = st.builds(
@@ -70,7 +70,7 @@ GAUGES = st.builds(
     verifier=st.just("") | ADDRESSES,
 )
 VALUES: st.SearchStrategy[ControlValue] = st.one_of(
-    st.builds(Presence, online=st.booleans(), incarnation=FROM_1, version=VERSIONS),
+    st.builds(Presence, online=st.booleans(), incarnation=FROM_1, version=WORDS),
     st.builds(
         EdgeTelemetry,
         incarnation=FROM_1,
@@ -81,7 +81,7 @@ VALUES: st.SearchStrategy[ControlValue] = st.one_of(
         verifiers=st.lists(
             st.builds(VerifierDistance, address=ADDRESSES, rtt_s=SECONDS), max_size=5
         ).map(tuple),
-        drafter=LABELS,
+        drafter=WORDS,
     ),
     st.builds(
         EdgePolicy,
@@ -89,7 +89,7 @@ VALUES: st.SearchStrategy[ControlValue] = st.one_of(
         draft_length=st.integers(0, 4096),
         window=st.integers(1, 4096),
         verifiers=st.lists(ADDRESSES, max_size=16).map(tuple),
-        explanation=LABELS,
+        explanation=WORDS,
     ),
     st.builds(VerifierStatus, online=st.just(value=False), incarnation=FROM_1),
     st.builds(
@@ -108,7 +108,7 @@ VALUES: st.SearchStrategy[ControlValue] = st.one_of(
         busy=PARTS,
         row_price_s=SECONDS,
         counters=VERIFIER_COUNTERS,
-        version=VERSIONS,
+        version=WORDS,
     ),
 )
 
@@ -219,6 +219,7 @@ WRONG: list[tuple[Parse, bytes, str]] = [
     (parse_status, changed(STATUS, sequence=0), "sequence"),
     (parse_status, changed(STATUS, address=""), "address"),
     (parse_status, changed(STATUS, address="a" * 256 + ":1"), "address"),
+    (parse_status, changed(STATUS, address="a\x1b[2J:1"), "address"),
     (parse_status, changed(STATUS, target=None), "target"),
     (parse_status, changed(STATUS, max_sessions=0), "max_sessions"),
     (parse_status, changed(STATUS, busy_ppb=10**9 + 1), "busy_ppb"),
@@ -287,6 +288,13 @@ def test_texts_for_people_lose_what_is_too_long() -> None:
     received = parse_policy(encode_control(sent))
     assert isinstance(received, EdgePolicy)
     assert received.explanation == "\u00e9" * 256
+
+
+def test_texts_for_people_lose_what_would_steer_their_terminal() -> None:
+    sent = EdgePolicy(revision=1, draft_length=1, window=1, explanation="a\x1b[2J\n\u202e\u00e9")
+    received = parse_policy(encode_control(sent))
+    assert isinstance(received, EdgePolicy)
+    assert received.explanation == "a?[2J??\u00e9"
 
 
 def test_a_verifier_that_is_offline_says_nothing_else() -> None:

@@ -194,6 +194,13 @@ def test_a_log_record_is_one_line_with_its_fields() -> None:
     )
 
 
+def test_a_peer_cannot_steer_the_terminal_through_a_log_line() -> None:
+    line = _line("policy 3: \x1b[2J\u202e\u00fc", names="a\x9bb")
+    assert line.split(" ", 1)[1] == (
+        'INFO cloud.service policy 3: \\x1b[2J\\u202e\u00fc names="a\\x9bb"'
+    )
+
+
 def test_an_error_stays_on_the_line() -> None:
     try:
         int("password=hunter2")
