@@ -71,6 +71,8 @@ async def connection(
         queue_type=_intake(deliver),
         max_queued_outgoing_messages=2 * MAX_UNACKNOWLEDGED,
         max_inflight_messages=MAX_UNACKNOWLEDGED,
+        # A small message must not wait for the acknowledgement of the one before: over TLS that is 25 times as slow.
+        socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
         logger=_silent,
     )
     try:

@@ -30,6 +30,8 @@ pytestmark = [
     pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed"),
 ]
 BOUND_S = 20.0
+NUM_POLICIES = 4500
+"""More than an orchestrator is told at once in a fleet of 2,000: a policy and a presence of each edge, and verifiers."""
 HERE = Presence(online=True, incarnation=1)
 TELEMETRY = EdgeTelemetry(incarnation=1, sequence=1, tokenizer_fingerprint=bytes(32))
 STATUS = VerifierStatus(online=False, incarnation=1)
@@ -138,6 +140,31 @@ def test_a_retained_policy_outlives_the_broker(tmp_path: Path, secrets: Path) ->
     (tmp_path / "data").rename(tmp_path / "kept")
     with deployed_broker(tmp_path, secrets=secrets, ports=ports, kept=tmp_path / "kept"):
         asyncio.run(follow())
+
+
+def test_an_orchestrator_that_comes_back_to_a_large_fleet_is_told_everything(
+    secrets: Path, ports: BrokerPorts
+) -> None:
+    members = {f"edge-{number}" for number in range(NUM_POLICIES)}
+    policy = EdgePolicy(revision=7, draft_length=4, window=8, explanation="because " * 50)
+
+    async def told(link: ControlLink) -> None:
+        missing = set(members)
+        async with asyncio.timeout(BOUND_S):
+            async for received in link.messages():
+                missing.discard(received.member)
+                if not missing:
+                    return
+
+    async def scene() -> None:
+        async with _linked(secrets, "orchestrator", ports) as first:
+            for member in members:
+                first.publish(EDGE_POLICY, member, policy)
+            await told(first)
+        async with _linked(secrets, "orchestrator", ports) as second:
+            await told(second)
+
+    asyncio.run(scene())
 
 
 def test_nobody_gets_in_without_a_certificate_of_the_authority(
