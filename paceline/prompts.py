@@ -1,4 +1,7 @@
-"""Prompts from a file: JSON lines, each with `prompt` (a text) or `messages` (a conversation)."""
+"""Prompts from a file: JSON lines, each with `prompt` (a text) or `messages` (a conversation).
+
+`id` and `category` may name a line and its kind; other keys are left alone.
+"""
 
 import json
 import sys
@@ -34,6 +37,9 @@ class PromptLine:
 
     messages: tuple[Message, ...]
     """The conversation; a line with `prompt` is one message of the user."""
+
+    category: str = ""
+    """The line's `category`, for reports by kind of prompt; empty if it has none."""
 
 
 def read_prompts(path: Path) -> tuple[PromptLine, ...]:
@@ -74,11 +80,14 @@ def _parse_line(line: str, *, number: int, where: str) -> PromptLine:
     if ("prompt" in entry) == ("messages" in entry):
         raise ConfigError(f"{where}: expected either `prompt` or `messages`, got {_names(entry)}")
     name = str(entry.get("id", number))
+    category = str(entry.get("category", ""))
     if "messages" in entry:
-        return PromptLine(name=name, messages=parse_messages(entry["messages"], where=where))
+        messages = parse_messages(entry["messages"], where=where)
+        return PromptLine(name=name, messages=messages, category=category)
     if not isinstance(entry["prompt"], str) or not entry["prompt"]:
         raise ConfigError(f"{where}: `prompt` must be a text that is not empty")
-    return PromptLine(name=name, messages=(Message(role="user", content=entry["prompt"]),))
+    messages = (Message(role="user", content=entry["prompt"]),)
+    return PromptLine(name=name, messages=messages, category=category)
 
 
 def parse_messages(value: Any, *, where: str) -> tuple[Message, ...]:

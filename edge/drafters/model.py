@@ -45,6 +45,11 @@ class ModelDrafter:
         """The model's name."""
         return self._engine.identity.name
 
+    @property
+    def engine(self) -> Engine:
+        """The model itself, for who measures it."""
+        return self._engine
+
     def open(
         self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings
     ) -> "ModelDraft":
