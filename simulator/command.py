@@ -146,7 +146,11 @@ async def _carry(relay: Relay, *, control: Address | None, as_json: bool) -> Rel
         loop.add_signal_handler(number, ended.set)
     async with relay, contextlib.AsyncExitStack() as stack:
         where = relay.address
-        told: dict[str, object] = {"host": where.host, "port": where.port}
+        told: dict[str, object] = {
+            "host": where.host,
+            "port": where.port,
+            "origin_s": relay.origin_s,
+        }
         text = f"listening on {where}"
         if control is not None:
             socket = await stack.enter_async_context(ControlSocket(relay, listen=control))

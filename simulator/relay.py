@@ -95,7 +95,8 @@ class Relay:
         self._passable.set()
         self._is_cut = False
         self._network = Network(network or NetworkSettings(up=both, down=both), seed=seed)
-        self._up, self._down = self._directions(origin_s=0.0)
+        self._origin_s = 0.0
+        self._up, self._down = self._directions()
         self._flows: dict[asyncio.Task[None], Flow] = {}
         self._num_connections = 0
         self._past_forgotten_bytes = 0
@@ -122,7 +123,8 @@ class Relay:
         """
         self._reserved = _bind(self._listen)
         self._listen = dataclasses.replace(self._listen, port=self._reserved.getsockname()[1])
-        self._up, self._down = self._directions(origin_s=asyncio.get_running_loop().time())
+        self._origin_s = asyncio.get_running_loop().time()
+        self._up, self._down = self._directions()
         await self._tasks.__aenter__()
         try:
             await self._start_listening()
@@ -147,6 +149,14 @@ class Relay:
     def network(self) -> NetworkSettings:
         """The settings of both ways, now."""
         return self._network.settings
+
+    @property
+    def origin_s(self) -> float:
+        """The time of the loop, the system's monotonic clock, at which the weather was at 0.
+
+        With it, the seed and the times of messages, simulator.network tells what this relay does with them.
+        """
+        return self._origin_s
 
     @property
     def state(self) -> str:
@@ -209,9 +219,9 @@ class Relay:
             await self._start_listening()
         self._is_cut = False
 
-    def _directions(self, *, origin_s: float) -> tuple[Direction, Direction]:
+    def _directions(self) -> tuple[Direction, Direction]:
         up, down = (
-            Direction(link, passable=self._passable, origin_s=origin_s)
+            Direction(link, passable=self._passable, origin_s=self._origin_s)
             for link in (self._network.up, self._network.down)
         )
         return up, down
