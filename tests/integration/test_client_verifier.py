@@ -104,6 +104,29 @@ async def ask(asking: Client, sampling: SamplingSettings, **request: Any) -> Gen
         return await generation.complete()
 
 
+@pytest.mark.slow
+def test_a_verifier_that_has_become_another_one_is_left_for_the_next() -> None:
+    other = tiny_llama(seed=3)
+    other.identity = replace(other.identity, tokenizer_fingerprint=tokenizer().fingerprint)
+
+    async def main() -> None:
+        async with (
+            verifier() as (right, _),
+            serving(other) as wrong,
+            client([right.address]) as asking,
+        ):
+            proven = {wrong.address: right.registry.target.weights_fingerprint}
+            asking.steer(verifiers=(wrong.address, right.address), weights=proven)
+            result = await ask(asking, NOISY)
+            assert result.token_ids == expected(NOISY)
+            assert result.statistics.reconnects == 1
+            asking.steer(verifiers=(wrong.address,))
+            with pytest.raises(IncompatibleError, match="weights_fingerprint"):
+                await ask(asking, NOISY)
+
+    run_async(main())
+
+
 @pytest.mark.parametrize("sampling", [GREEDY, NOISY], ids=["greedy", "noisy"])
 @pytest.mark.parametrize("name", ["none", "same", "lookup", "wrong"])
 def test_the_text_is_the_targets_own(sampling: SamplingSettings, name: str) -> None:

@@ -29,9 +29,9 @@ from edge.options import AgentSettings
 from edge.steering import LengthPolicy
 from paceline.client.generation import Generation
 from paceline.client.settings import ConnectionSettings, DraftingSettings, RetryPolicy
+from paceline.codec.control import encode_control
 from paceline.control.messages import EdgePolicy, EdgeTelemetry, Presence
 from paceline.engine.engine import Engine
-from paceline.errors import IncompatibleError
 from paceline.mqtt.link import ControlLink, control_link
 from paceline.sampling.settings import SamplingSettings
 from paceline.settings import Address
@@ -131,11 +131,7 @@ class Scene:
     folder: str
 
     async def edge(
-        self,
-        *verifiers: Address,
-        policy: LengthPolicy = LengthPolicy.CLOSED_FORM,
-        start: int = 2,
-        in_fleet: bool = True,
+        self, *verifiers: Address, policy: LengthPolicy = LengthPolicy.CLOSED_FORM, start: int = 2
     ) -> Agent:
         """Open an edge that drafts with the target's own weights: every guess is right."""
         settings = AgentSettings(
@@ -150,9 +146,7 @@ class Scene:
         control = ControlSettings(
             broker=quick(self.rig.address), edge_id=EDGE, telemetry_interval_s=1.0
         )
-        return await self.stack.enter_async_context(
-            open_agent(settings, control=control if in_fleet else None)
-        )
+        return await self.stack.enter_async_context(open_agent(settings, control=control))
 
     async def verifier(self) -> Verifier:
         return await self.stack.enter_async_context(
@@ -278,28 +272,6 @@ def test_a_policy_moves_the_next_generation_and_saves_the_one_whose_verifier_die
 
 
 @pytest.mark.slow
-def test_a_verifier_that_has_become_another_one_is_left_for_the_next(
-    folder: str, expected: tuple[TokenId, ...]
-) -> None:
-    async def main() -> None:
-        async with scene(folder) as here_:
-            verifier = await here_.verifier()
-            other = await here_.stack.enter_async_context(serving(other_weights()))
-            agent = await here_.edge(verifier.address, in_fleet=False)
-            proven = {other.address: agent.verifier.target.weights_fingerprint}
-            agent.client.steer(verifiers=(other.address, verifier.address), weights=proven)
-            async with generation(agent, count=40) as answer:
-                assert (await answer.complete()).token_ids == expected[:40]
-            assert answer.statistics.reconnects == 1
-            agent.client.steer(verifiers=(other.address,))
-            with pytest.raises(IncompatibleError, match="weights_fingerprint"):
-                async with generation(agent, count=40) as answer:
-                    await answer.complete()
-
-    run_async(main())
-
-
-@pytest.mark.slow
 def test_what_cannot_be_followed_is_counted_and_stops_nothing(
     folder: str, expected: tuple[TokenId, ...]
 ) -> None:
@@ -326,6 +298,32 @@ def test_what_cannot_be_followed_is_counted_and_stops_nothing(
             assert orchestrator.telemetry[-1].gauges.draft_length == 0
             assert orchestrator.telemetry[-1].counters.malformed == 2  # the empty one withdraws
             assert all(t.gauges.draft_length != 20 for t in orchestrator.telemetry)
+
+    run_async(main())
+
+
+@pytest.mark.slow
+def test_a_broker_that_forgot_the_orchestrator_between_two_looks_leaves_the_edge_to_itself(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.control.IDLE_S", 3600.0)  # it looks at the link when messages come
+
+    async def main() -> None:
+        async with scene(folder) as here_:
+            verifier = await here_.verifier()
+            # Of an orchestrator that is gone without a word, as with its machine.
+            async with aiomqtt.Client(
+                here_.rig.address.host, here_.rig.address.port, identifier="past"
+            ) as past:
+                name, payload = ORCHESTRATOR_PRESENCE.name(), encode_control(here(99))
+                await past.publish(name, payload, qos=1, retain=True)
+            here_.orchestrator.orders(6)
+            agent = await here_.edge(verifier.address)
+            await eventually(lambda: agent.gauges().policy_revision == 1)
+            await here_.rig.stop()
+            await here_.rig.start()
+            await eventually(lambda: agent.gauges().policy_revision == 0)
+            assert agent.gauges().draft_length == 6
 
     run_async(main())
 

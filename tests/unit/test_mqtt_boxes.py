@@ -7,6 +7,7 @@ from harness.event_loop import run_async
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.fleet import FleetSettings
 from paceline.mqtt.backoff import Backoff
 from paceline.mqtt.lanes import Lane, Lanes, Letter
 from paceline.mqtt.outbox import Outbox
@@ -23,6 +24,13 @@ def test_the_newest_of_a_retained_name_takes_the_place_of_the_older() -> None:
     assert len(box) == 1
     assert box.take() == letter("a", b"2")
     assert box.take() is None
+
+
+def test_a_whole_fleet_of_policies_finds_room_at_once() -> None:
+    fleet = FleetSettings().edges_most
+    box = Lanes(depth=1)
+    assert sum(box.put(letter(str(edge), bytes(1000))) for edge in range(fleet)) == 0
+    assert len(box) == fleet
 
 
 def test_retained_names_go_first() -> None:
