@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from simulator.conditions import Recorded
+from simulator.link import Link, LinkSettings
 from simulator.traces import (
     OPPORTUNITY_BYTES,
     DeliveryTrace,
@@ -39,14 +41,48 @@ def correlation_s(values: np.ndarray, *, step_s: float) -> float:
     return math.nan
 
 
+def binned_bps(times_s: np.ndarray) -> np.ndarray:
+    """Return the rate in each bin of packets of an opportunity's size that were sent at times."""
+    edges_s = np.arange(int(times_s[-1] / BIN_S) + 1) * BIN_S
+    counts, _ = np.histogram(times_s, bins=edges_s)
+    return counts * OPPORTUNITY_BYTES * 8 / BIN_S
+
+
 def fit_delivery(trace: DeliveryTrace) -> tuple[float, float, float]:
     """Return mean in bits per second, standard deviation by mean, and correlation time in seconds."""
-    num_bins = int(trace.times_ms[-1] / 1e3 / BIN_S)
-    edges_ms = np.arange(num_bins + 1) * BIN_S * 1e3
-    counts, _ = np.histogram(trace.times_ms, bins=edges_ms)
-    rates_bps = counts * OPPORTUNITY_BYTES * 8 / BIN_S
+    rates_bps = binned_bps(np.array(trace.times_ms) / 1e3)
     spread = float(rates_bps.std() / rates_bps.mean())
     return trace.mean_bps, spread, correlation_s(rates_bps, step_s=BIN_S)
+
+
+def modelled_bps(mean_bps: float, spread: float, memory_s: float) -> np.ndarray:
+    """Return the rates of a full link with a fitted capacity, over 20 minutes."""
+    link = Link(
+        LinkSettings(
+            bandwidth_bps=mean_bps,
+            bandwidth_spread=min(1.0, spread),
+            bandwidth_correlation_s=memory_s,
+        )
+    )
+    times_s = [0.0]
+    while times_s[-1] < 1200.0:
+        times_s.append(link.send(OPPORTUNITY_BYTES, now_s=0.0))
+    return binned_bps(np.array(times_s[1:]))
+
+
+def quantiles_mbit(rates_bps: np.ndarray) -> str:
+    return " / ".join(f"{rate / 1e6:.1f}" for rate in np.percentile(rates_bps, (5, 25, 50, 75, 95)))
+
+
+def made_up(series: RttSeries) -> np.ndarray:
+    """Return mean, standard deviation and worst of 250 pings made up in each interval, in seconds."""
+    up, down = (Recorded(series, seed=(1, is_down), is_down=is_down) for is_down in (False, True))
+    rows = []
+    for index in range(len(series.summaries)):
+        times_s = series.interval_s * (index + np.arange(250) / 250)
+        trips_s = np.array([up.travel_s(time_s) + down.travel_s(time_s) for time_s in times_s])
+        rows.append((trips_s.mean(), trips_s.std(), trips_s.max()))
+    return np.array(rows).T
 
 
 def tell_series(series: RttSeries) -> None:
@@ -62,6 +98,12 @@ def tell_series(series: RttSeries) -> None:
         f"loss {loss.mean():.4f}, in {lossy.mean():.2f} of the runs; taken as one burst of a run, "
         f"mean {loss[lossy].mean() * series.interval_s:.2f} s, median {np.median(loss[lossy]) * series.interval_s:.2f} s"
     )
+    means_s, deviations_s, worsts_s = made_up(series)
+    print(
+        f"made up by the model, recorded: mean {means_s.mean() * 1e3:.1f}, {mean_s.mean() * 1e3:.1f} ms; "
+        f"standard deviation {deviations_s.mean() * 1e3:.1f}, {stddev_s.mean() * 1e3:.1f} ms; "
+        f"median of the worst {np.median(worsts_s) * 1e3:.1f} ms, to compare with the recording's"
+    )
 
 
 def main() -> None:
@@ -73,15 +115,19 @@ def main() -> None:
     fits = []
     for path in arguments.traces:
         with path.open(encoding="ascii") as lines:
-            fits.append(fit_delivery(parse_delivery_trace(lines, name=path.name)))
+            trace = parse_delivery_trace(lines, name=path.name)
+        fits.append(fit_delivery(trace))
+        rates_mbit = quantiles_mbit(binned_bps(np.array(trace.times_ms) / 1e3))
         mean_bps, spread, memory_s = fits[-1]
         print(
-            f"{path.name}: {mean_bps / 1e6:.2f} Mbit/s, spread {spread:.2f}, correlation {memory_s:.2f} s"
+            f"{path.name}: {mean_bps / 1e6:.2f} Mbit/s, spread {spread:.2f}, correlation {memory_s:.2f} s; "
+            f"p5 / p25 / p50 / p75 / p95 {rates_mbit}"
         )
     if len(fits) > 1:
         mean_bps, spread, memory_s = np.mean(fits, axis=0)
         print(
-            f"mean: {mean_bps / 1e6:.2f} Mbit/s, spread {spread:.2f}, correlation {memory_s:.2f} s"
+            f"mean: {mean_bps / 1e6:.2f} Mbit/s, spread {spread:.2f}, correlation {memory_s:.2f} s; "
+            f"the model's {quantiles_mbit(modelled_bps(mean_bps, spread, memory_s))}"
         )
     if arguments.series is not None:
         with arguments.series.open(encoding="utf-8", newline="") as lines:
