@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from paceline.errors import ConfigError
 
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-"""Parts of the runs that took at most so much longer than the model says; see `Spread`."""
+"""Parts of the steps of a kind that took at most so long; see `Spread`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """How measured times scatter around the model: quantiles of measured / predicted at `LEVELS`.
+    """How times of one kind of step scatter: quantiles of measured / median at `LEVELS`, all kinds together.
 
     Raises:
         ConfigError: as many values as levels are needed, positive, finite, never falling.
@@ -147,8 +147,8 @@ class FittedCost:
     """Of the seconds, over the kinds of step."""
     num_steps: int = 0
     """Timed in all."""
-    disturbed: float = 0.0
-    """Part of the time in which others had the processor: 0 on a machine that does nothing else."""
+    left_out: float = 0.0
+    """Part of the timed steps that do not count, because others had the processor."""
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -162,7 +162,7 @@ class FittedCost:
             ("worst_error", 0.0, math.inf),
             ("r_squared", -math.inf, 1.0),
             ("num_steps", 0, math.inf),
-            ("disturbed", 0.0, 1.0),
+            ("left_out", 0.0, 1.0),
         ):
             value = getattr(self, field)
             if not isinstance(value, int | float) or not least <= value <= most:
