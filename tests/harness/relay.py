@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from paceline.settings import Address, parse_address
 from simulator.link import LinkSettings
+from simulator.network import NetworkSettings
 from simulator.relay import CutMode, Relay, RelayStatistics, precise_loop
 
 TIMEOUT_S = 30.0
@@ -39,6 +40,9 @@ class ThreadedRelay:
     def change(self, settings: LinkSettings, *, down: LinkSettings | None = None) -> None:
         self._call(lambda: self._relay.change(settings, down=down))
 
+    def change_network(self, network: NetworkSettings) -> None:
+        self._call(lambda: self._relay.change_network(network))
+
     def set_rtt(self, rtt_s: float) -> None:
         self._call(lambda: self._relay.set_delay(rtt_s / 2))
 
@@ -63,7 +67,12 @@ class ThreadedRelay:
 
 @contextmanager
 def threaded_relay(
-    to: Address | str, *, rtt_s: float = 0.0, settings: LinkSettings | None = None
+    to: Address | str,
+    *,
+    rtt_s: float = 0.0,
+    settings: LinkSettings | None = None,
+    network: NetworkSettings | None = None,
+    seed: int = 0,
 ) -> Iterator[ThreadedRelay]:
     """Run a relay in its own thread.
 
@@ -71,17 +80,19 @@ def threaded_relay(
         to: the server, as an address or as "host:port".
         rtt_s: round trip time, for the common case that nothing else matters.
         settings: of each way, instead of `rtt_s`.
+        network: of both ways, instead of `rtt_s` and `settings`.
+        seed: of the network's weather.
     """
-    relay_settings = settings or LinkSettings(delay_s=rtt_s / 2)
+    way = settings or LinkSettings(delay_s=rtt_s / 2)
+    relay_network = network or NetworkSettings(up=way, down=way)
     with _loop_in_thread() as loop:
 
         def wait(coroutine: Coroutine[Any, Any, Any]) -> None:
             asyncio.run_coroutine_threadsafe(coroutine, loop).result(TIMEOUT_S)
 
-        runner = _Runner(to=_address(to), settings=relay_settings)
+        runner = _Runner(Relay(to=_address(to), network=relay_network, seed=seed))
         try:
             wait(runner.start())
-            assert runner.relay is not None
             yield ThreadedRelay(runner.relay, loop)
         finally:
             wait(runner.stop())
@@ -90,10 +101,8 @@ def threaded_relay(
 class _Runner:
     """Enters and leaves the relay in one task, as its task group demands."""
 
-    def __init__(self, *, to: Address, settings: LinkSettings) -> None:
-        self._to = to
-        self._settings = settings
-        self.relay: Relay | None = None
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
         self._stop = asyncio.Event()
         self._started = asyncio.Event()
         self._ended = asyncio.Event()
@@ -110,7 +119,7 @@ class _Runner:
 
     async def _run(self) -> None:
         try:
-            async with Relay(to=self._to, settings=self._settings) as self.relay:
+            async with self.relay:
                 self._started.set()
                 await self._stop.wait()
         finally:
