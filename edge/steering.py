@@ -47,6 +47,8 @@ class Steering:
         self._policy: EdgePolicy | None = None
         self._is_linked = False
         self._orchestrator: Presence | None = None
+        self._asked: tuple[int, int] | None = None
+        """Revision followed and length wanted when an answer was wanted last."""
         self._told_length = start.draft_length
         self.num_outdated = 0
         """Policies that were ignored: a newer one was known."""
@@ -125,14 +127,21 @@ class Steering:
         self._tell(decision.sentence)
 
     def wants_answer(self, measured: Measured) -> bool:
-        """Return whether the orchestrator should hear of this at once: the length is not right any more."""
+        """Return whether the orchestrator should hear of this at once: the length is not right any more.
+
+        Asks once for each change: who keeps to a length that was fixed by hand need not be asked again and again.
+        """
         if not self.is_led or self._is_pinned:
             return False
         now, bounds = self.drafting, self._bounds
         if not bounds.shortest <= now.draft_length <= bounds.longest:
             return False  # the orchestrator knows better, and need not be asked again and again
-        decision = choose(measured, current=now, bounds=bounds)
-        return decision.drafting.draft_length != now.draft_length
+        wanted = choose(measured, current=now, bounds=bounds).drafting.draft_length
+        question = (self.revision, wanted)
+        if wanted == now.draft_length or question == self._asked:
+            return False
+        self._asked = question
+        return True
 
     def _tell(self, sentence: str = "") -> None:
         """Explain a length that is not the one explained last."""

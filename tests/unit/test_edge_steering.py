@@ -164,6 +164,14 @@ def test_the_orchestrator_is_told_at_once_when_the_length_is_not_right_any_more(
     assert not steering.wants_answer(FAR)
 
 
+def test_an_orchestrator_that_keeps_to_its_length_is_not_asked_again_and_again() -> None:
+    steering, _ = _led(_policy(1, 20))
+    assert [steering.wants_answer(FAR) for _ in range(5)] == [True, *[False] * 4]
+    steering.told(_policy(2, 20, verifiers=("a:1",)))
+    assert [steering.wants_answer(FAR) for _ in range(5)] == [True, *[False] * 4]
+    assert steering.wants_answer(NEAR)
+
+
 def test_a_policy_beyond_the_edges_bounds_is_not_asked_about_for_ever() -> None:
     steering, _ = _led(_policy(1, 1000))
     assert steering.drafting.draft_length == 1000
