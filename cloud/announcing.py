@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import socket
@@ -11,6 +12,7 @@ from importlib.metadata import version
 
 from cloud.server import Verifier
 from cloud.status import Teller, advertised, default_id, status
+from paceline.beside import running_beside
 from paceline.control.messages import VerifierStatus
 from paceline.errors import ConfigError, LocalProtocolError
 from paceline.mqtt.link import ControlLink, Will, control_link
@@ -80,16 +82,9 @@ async def announcing(
     gone = VerifierStatus(online=False, incarnation=teller.incarnation)
     will = Will(topic=VERIFIER_STATUS, member=verifier_id, value=gone)
     async with control_link(settings.broker, name=f"verifier-{verifier_id}", will=will) as link:
-        try:
-            async with asyncio.TaskGroup() as group:
-                telling = group.create_task(_tell(link, verifier, teller, verifier_id=verifier_id))
-                try:
-                    yield
-                finally:
-                    telling.cancel()
-        except BaseExceptionGroup as failures:
-            # The body's own error, not a report of tasks.
-            raise failures.exceptions[0] from None
+        telling = functools.partial(_tell, link, verifier, teller, verifier_id=verifier_id)
+        async with running_beside(telling):
+            yield
 
 
 async def _tell(link: ControlLink, verifier: Verifier, teller: Teller, *, verifier_id: str) -> None:

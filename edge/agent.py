@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-from edge.beside import running_beside
 from edge.control import Pilot, control_plane
 from edge.control_options import ControlSettings
 from edge.controller import Activity, Controller
@@ -18,6 +17,7 @@ from edge.options import NO_DRAFT, AgentSettings
 from edge.private_verifier import PrivateVerifier, VerifierSettings, private_verifier
 from edge.roster import Roster
 from edge.steering import LengthPolicy, Steering
+from paceline.beside import running_beside
 from paceline.client.client import Client
 from paceline.client.link import VerifierInfo
 from paceline.client.outcome import ClientObserver

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 import paceline
-from edge.beside import running_beside
 from edge.control_options import EARLY_S, ControlSettings
 from edge.controller import TICK_S, Activity, Controller
 from edge.roster import Roster
 from edge.steering import Steering
+from paceline.beside import running_beside
 from paceline.client.client import Client
 from paceline.clock import Clock, MonotonicClock
 from paceline.control.drafting import measured_from

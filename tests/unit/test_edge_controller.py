@@ -10,9 +10,9 @@ from harness.toy_client import PROMPT, TARGET, client_of, generation, surroundin
 from harness.toy_cloud import LIMITS, ToyCloud
 from harness.virtual_time import run_virtually
 
-from edge.beside import running_beside
 from edge.controller import Activity, Controller
 from edge.steering import LengthPolicy, Steering
+from paceline.beside import running_beside
 from paceline.client.client import Client
 from paceline.client.generation import Generation
 from paceline.client.outcome import EndReason, Statistics
