@@ -14,9 +14,9 @@ import click
 from edge.control_options import control_options, control_settings
 from edge.endpoint.gate import EndpointSettings
 from edge.endpoint.listener import bound
-from edge.options import agent_options, agent_settings, secret
+from edge.options import agent_options, agent_settings
 from paceline.metrics.options import metrics_option
-from paceline.settings import ADDRESS, Address
+from paceline.settings import ADDRESS, Address, secret
 
 if TYPE_CHECKING:
     from edge.agent import Agent

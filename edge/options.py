@@ -10,9 +10,8 @@ import click
 from edge.steering import LengthPolicy
 from paceline.client.settings import ConnectionSettings, DraftingSettings
 from paceline.control.messages import MAX_DRAFT_LENGTH, MAX_WINDOW
-from paceline.errors import ConfigError
 from paceline.sampling.settings import MAX_SEED, SamplingSettings
-from paceline.settings import ADDRESS, Address
+from paceline.settings import ADDRESS, Address, secret
 
 DEFAULT_TARGET = "smollm2-135m"
 DEFAULT_MAX_TOKENS = 256
@@ -248,25 +247,6 @@ def answer_settings(values: Mapping[str, Any]) -> AnswerSettings:
     settings = AnswerSettings(**{name: values[name] for name in names})
     settings.sampling(random_seed=0)  # checks the ranges before anything slow starts
     return settings
-
-
-def secret(text: str | None, file: Path | None, *, name: str) -> str | None:
-    """Return a secret given as itself or as a file that holds it.
-
-    Raises:
-        ConfigError: it is given twice, or the file is empty or cannot be read.
-    """
-    if file is None:
-        return text
-    if text is not None:
-        raise ConfigError(f"{name}, {name}-file: got both, expected one of them")
-    try:
-        content = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name}-file: cannot read {file}") from error
-    if not content or "\n" in content:
-        raise ConfigError(f"{name}-file: {file} must hold one line, the secret alone")
-    return content
 
 
 def _decorated(command: _Command, options: tuple[Callable[[_Command], _Command], ...]) -> _Command:

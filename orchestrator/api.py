@@ -23,12 +23,12 @@ from aiohttp import web
 
 from orchestrator.dashboard import assets
 from orchestrator.feed import sent_event
-from orchestrator.gate import check_host, check_key, check_type
 from orchestrator.history_file import unix_s
 from orchestrator.options import GateSettings
 from orchestrator.service import Service, UnknownEdgeError
 from paceline.control.messages import MAX_DRAFT_LENGTH
 from paceline.errors import ConfigError, OverloadedError
+from paceline.http_gate import RefusedError, check_host, check_request
 from paceline.settings import Address
 
 MAX_BODY_BYTES = 4096
@@ -76,12 +76,14 @@ class Api:
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Let in who may come in, and turn every failure into JSON."""
+        settings = self._settings
+        # The page and whether we are well are for everybody who may call us by this name: neither tells of the fleet.
+        check = check_request if request.path.startswith("/api/") else check_host
         try:
-            check_host(request, self._settings)
-            if request.path.startswith("/api/"):
-                check_key(request, self._settings)
-                check_type(request)
+            check(request, listen=settings.listen, api_key=settings.api_key)
             return await handler(request)
+        except RefusedError as error:
+            return _json({"error": error.message}, status=error.status)
         except web.HTTPException as error:
             return _failure(error)
         except UnknownEdgeError as error:

@@ -10,14 +10,14 @@ import click
 
 from orchestrator.history_file import HistoryBounds
 from paceline.errors import ConfigError
+from paceline.http_gate import check_opening
 from paceline.metrics.options import metrics_option
 from paceline.mqtt.options import broker_options, broker_settings
 from paceline.mqtt.settings import BrokerSettings
-from paceline.settings import ADDRESS, DURATION, Address
+from paceline.settings import ADDRESS, DURATION, Address, secret
 
 DEFAULT_LISTEN = "127.0.0.1:8090"
 DEFAULT_BROKER_LISTEN = "127.0.0.1:1883"
-MIN_KEY_LENGTH = 8
 
 _BOUNDS = HistoryBounds()
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -110,15 +110,12 @@ class GateSettings:
 
     def __post_init__(self) -> None:
         """Check what goes with what."""
-        if self.api_key is not None and len(self.api_key) < MIN_KEY_LENGTH:
-            raise ConfigError(
-                f"--api-key is too short, expected at least {MIN_KEY_LENGTH} characters"
-            )
-        if not (self.listen.is_loopback or self.api_key or self.is_insecure_allowed):
-            raise ConfigError(
-                f"--listen {self.listen}: other machines could see and steer the fleet without a key; "
-                "set --api-key-file, or --insecure if that is wanted"
-            )
+        check_opening(
+            self.listen,
+            api_key=self.api_key,
+            is_insecure=self.is_insecure_allowed,
+            risk="see and steer the fleet",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,19 +195,7 @@ def ask_settings(values: Mapping[str, Any]) -> AskSettings:
 
 
 def _api_key(values: Mapping[str, Any]) -> str | None:
-    key: str | None = values["api_key"]
-    file: Path | None = values["api_key_file"]
-    if file is None:
-        return key
-    if key is not None:
-        raise ConfigError("--api-key, --api-key-file: got both, expected one of them")
-    try:
-        content = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--api-key-file: cannot read {file}") from error
-    if not content or "\n" in content:
-        raise ConfigError(f"--api-key-file: {file} must hold one line, the key alone")
-    return content
+    return secret(values["api_key"], values["api_key_file"], name="--api-key")
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

@@ -141,6 +141,25 @@ def unknown_name(name: str, known: Iterable[str], *, what: str) -> ConfigError:
     return ConfigError(f"{what} {name!r} is not known; {hint}")
 
 
+def secret(text: str | None, file: Path | None, *, name: str) -> str | None:
+    """Return a secret given as itself or as a file that holds it.
+
+    Raises:
+        ConfigError: it is given twice, or the file is empty or cannot be read.
+    """
+    if file is None:
+        return text
+    if text is not None:
+        raise ConfigError(f"{name}, {name}-file: got both, expected one of them")
+    try:
+        content = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}-file: cannot read {file}") from error
+    if not content or "\n" in content:
+        raise ConfigError(f"{name}-file: {file} must hold one line, the secret alone")
+    return content
+
+
 def color_wanted() -> bool:
     """Return whether the user leaves colours on: NO_COLOR (no-color.org) is not set."""
     return not os.environ.get("NO_COLOR")

@@ -1,11 +1,5 @@
-"""Who may come in: API key, host name, content type, and how many at once.
+"""Who may come in (the rules of `paceline.http_gate`), and how many at once."""
 
-Without an API key, three things keep other web pages in the user's browser out: the agent listens on loopback only,
-the Host header must name loopback (a page whose name was rebound to 127.0.0.1 still sends its own name), and bodies
-must be declared as JSON, which a page may not send across origins without asking first, and nobody here answers that.
-"""
-
-import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +8,7 @@ from aiohttp import web
 
 from edge.endpoint.failures import ApiError
 from paceline.errors import ConfigError
+from paceline.http_gate import RefusedError, check_opening, check_request
 from paceline.settings import Address
 
 BUSY_RETRY_S = 1.0
@@ -56,13 +51,9 @@ class EndpointSettings:
             )
         if self.max_tokens < 1:
             raise ConfigError(f"--max-tokens: got {self.max_tokens}, expected at least 1")
-        if self.api_key is not None and len(self.api_key) < 8:
-            raise ConfigError("--api-key: too short, expected at least 8 characters")
-        if not (self.listen.is_loopback or self.api_key or self.insecure):
-            raise ConfigError(
-                f"--listen {self.listen}: other machines could use the agent without a key; "
-                "set --api-key, or --insecure if that is wanted"
-            )
+        check_opening(
+            self.listen, api_key=self.api_key, is_insecure=self.insecure, risk="use the agent"
+        )
 
 
 class Gate:
@@ -83,14 +74,11 @@ class Gate:
         Raises:
             ApiError: it may not.
         """
-        self._check_key(request)
-        self._check_host(request)
-        if request.method == "POST" and request.content_type != "application/json":
-            raise ApiError(
-                status=415,
-                message=f"Content-Type: got {request.content_type!r}, expected application/json",
-                code="unsupported_media_type",
-            )
+        settings = self._settings
+        try:
+            check_request(request, listen=settings.listen, api_key=settings.api_key)
+        except RefusedError as error:
+            raise ApiError(status=error.status, message=error.message, code=error.code) from error
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -112,37 +100,3 @@ class Gate:
             yield
         finally:
             self._num_admitted -= 1
-
-    def _check_key(self, request: web.Request) -> None:
-        wanted = self._settings.api_key
-        if wanted is None:
-            return
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        # Bytes, because compare_digest refuses text beyond ASCII, and a header may hold anything.
-        equal = hmac.compare_digest(
-            given.strip().encode("utf-8", "surrogateescape"), wanted.encode()
-        )
-        if scheme.lower() != "bearer" or not equal:
-            raise ApiError(
-                status=401,
-                message="the API key is missing or wrong; send it as 'Authorization: Bearer KEY'",
-                code="invalid_api_key",
-            )
-
-    def _check_host(self, request: web.Request) -> None:
-        if self._settings.api_key is not None or not self._settings.listen.is_loopback:
-            return
-        host = _host_name(request.host)
-        if not Address(host=host, port=0).is_loopback:
-            raise ApiError(
-                status=403,
-                message=f"Host: got {host!r}, expected localhost; set an API key to serve other names",
-                code="forbidden_host",
-            )
-
-
-def _host_name(header: str) -> str:
-    """Return the name in a Host header, without port and brackets; it may hold anything."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0]
