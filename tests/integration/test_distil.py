@@ -33,6 +33,7 @@ from edge.distillation.training import TrainSettings
 from edge.distillation.write_stage import WriteStage, write_text
 from edge.distillation.writing import WritingSettings
 from edge.drafters import load_drafter
+from paceline.command import run as run_command
 from paceline.engine.loading import load_tokenizer, resolve
 from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import ConfigError, IncompatibleError
@@ -286,3 +287,22 @@ def test_training_that_is_cut_goes_on_to_the_same_weights(run: Path) -> None:
     assert log(run, "cut") == log(run, "whole")
     for name in ("trained.safetensors", "head.safetensors"):
         assert (got / name).read_bytes() == (expected / name).read_bytes()
+
+
+def test_the_command_does_all_stages_and_then_has_nothing_left_to_do(
+    target: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = f"distil --target {target} --out {out} --dtype float32 --threads 1 --batch 6 --max-length 240"
+    arguments += (
+        " --scripts-per-shard 12 --write-tokens 500 --train-tokens 1 --num-layers 1 --outputs 100"
+    )
+    assert run_command(arguments.split()) == 0
+    said = capfd.readouterr().err
+    assert "held out, temperature 0: acceptance" in said
+    assert (out / "draft.draft").stat().st_size > 0
+    before = (out / "draft" / "trained.safetensors").read_bytes()
+    assert run_command(arguments.split()) == 0
+    assert (out / "draft" / "trained.safetensors").read_bytes() == before
+    assert run_command([*arguments.split(), "--seed", "1"]) == 2
+    assert "seed: got 1" in capfd.readouterr().err
