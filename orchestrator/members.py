@@ -1,4 +1,4 @@
-"""Who belongs to the fleet: what the last messages of an edge and of a verifier say, and what follows from their differences."""
+"""Who belongs to the fleet: what the last messages of an edge and of a verifier say, and its recent past."""
 
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -20,8 +20,8 @@ Evidence = tuple[int, int]
 PAST_INCARNATIONS = 4
 """Ended incarnations remembered per member."""
 
-RATES_S = 30.0
-"""How far back rates look, in seconds."""
+SAMPLES_S = 30.0
+"""How far back samples reach, in seconds."""
 
 SAMPLES_MOST = 8
 """Most samples kept for that, whatever the pace of an edge."""
@@ -45,61 +45,6 @@ class Sample:
 
     at_s: float
     counters: EdgeCounters
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """What an edge did over the recent past. Every ratio is one of sums; 0 if nothing happened."""
-
-    elapsed_s: float
-    """How long that past is."""
-    done: EdgeCounters
-    """What happened in it."""
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Committed tokens per second, pauses included."""
-        return _ratio(self.done.committed, self.elapsed_s)
-
-    @property
-    def busy_tokens_per_s(self) -> float:
-        """Committed tokens per second in which at least one generation ran."""
-        return _ratio(self.done.committed, self.done.busy_ns / 1e9)
-
-    @property
-    def acceptance_probability(self) -> float:
-        """Accepted / judged."""
-        return _ratio(self.done.accepted, self.done.judged)
-
-    @property
-    def acceptance_rate(self) -> float:
-        """Accepted / drafted."""
-        return _ratio(self.done.accepted, self.done.drafted)
-
-    @property
-    def rejected_share(self) -> float:
-        """Part of the drafted tokens that the target refused."""
-        return _ratio(self.done.judged - self.done.accepted, self.done.drafted)
-
-    @property
-    def late_share(self) -> float:
-        """Part that came after the same token had been committed."""
-        return _ratio(self.done.late, self.done.drafted)
-
-    @property
-    def stale_share(self) -> float:
-        """Part that was dropped because it contradicts the committed text."""
-        return _ratio(self.done.stale, self.done.drafted)
-
-    @property
-    def bytes_per_drafted_token(self) -> float:
-        """Serialised messages to verifiers per drafted token."""
-        return _ratio(self.done.payload_bytes_up, self.done.drafted)
-
-    @property
-    def tokens_per_step(self) -> float:
-        """Committed tokens per step of the target; 1 is plain decoding."""
-        return _ratio(self.done.committed, self.done.steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,14 +104,6 @@ class Edge:
         past = self.past if over is None else (over, *self.past)[:PAST_INCARNATIONS]
         return replace(self, presence=None, telemetry=None, samples=(), past=past, num_backwards=0)
 
-    @property
-    def rates(self) -> Rates:
-        """What it did between the oldest and the newest of the samples."""
-        if not self.samples:
-            return Rates(elapsed_s=0.0, done=EdgeCounters())
-        first, last = self.samples[0], self.samples[-1]
-        return Rates(elapsed_s=last.at_s - first.at_s, done=last.counters.minus(first.counters))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verifier:
@@ -195,10 +132,6 @@ class Verifier:
         )
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0
-
-
 def has_fallen(now: EdgeCounters, before: EdgeCounters) -> bool:
     """Return whether any counter is below an earlier one."""
     return any(map(lt, _counts(now), _counts(before)))
@@ -209,7 +142,7 @@ def sampled(samples: tuple[Sample, ...], new: Sample) -> tuple[Sample, ...]:
     kept = (*samples, new)
     start = 0
     # The last one before the span stays: it is where the span begins.
-    while len(kept) - start > 2 and kept[start + 1].at_s <= new.at_s - RATES_S:
+    while len(kept) - start > 2 and kept[start + 1].at_s <= new.at_s - SAMPLES_S:
         start += 1
     if len(kept) - start <= SAMPLES_MOST:
         return kept[start:]

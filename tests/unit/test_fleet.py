@@ -68,7 +68,7 @@ def test_a_restarted_edge_counts_from_the_start_again() -> None:
     fleet = fleet_of(at(7), at(8), at(1, at_s=50.0, incarnation=2), at(2, at_s=55.0, incarnation=2))
     edge = fleet.edges["e"]
     assert edge.evidence == (2, 2)
-    assert edge.rates.done.committed == 100
+    assert [sample.at_s for sample in edge.samples] == [50.0, 55.0]
     assert edge.past == (1,)
     assert fleet.ignored.backwards == 0
 
@@ -97,31 +97,10 @@ def test_copies_and_overtaken_telemetry_are_ignored(order: Sequence[int]) -> Non
     assert fleet.ignored.repeated == len(order) - 1
 
 
-def test_rates_are_ratios_of_differences() -> None:
-    rates = fleet_of(at(1), at(2), at(4)).edges["e"].rates
-    assert rates.elapsed_s == 15.0
-    assert rates.tokens_per_s == pytest.approx(20.0)
-    assert rates.busy_tokens_per_s == pytest.approx(50.0)
-    assert rates.acceptance_probability == pytest.approx(0.8)
-    assert rates.acceptance_rate == pytest.approx(0.6)
-    assert rates.rejected_share == pytest.approx(0.15)
-    assert rates.late_share == pytest.approx(0.1)
-    assert rates.stale_share == pytest.approx(0.05)
-    assert rates.bytes_per_drafted_token == pytest.approx(3.0)
-    assert rates.tokens_per_step == pytest.approx(100 / 52)
-
-
-def test_one_message_is_no_rate() -> None:
-    rates = fleet_of(at(1)).edges["e"].rates
-    assert (rates.tokens_per_s, rates.acceptance_probability) == (0.0, 0.0)
-    assert fleet_of(seen("e")).edges["e"].rates.tokens_per_s == 0.0
-
-
-def test_rates_look_at_the_recent_past_only() -> None:
+def test_samples_are_of_the_recent_past_only() -> None:
     fleet = fleet_of(*(at(sequence) for sequence in range(1, 30)))
     edge = fleet.edges["e"]
-    assert edge.rates.elapsed_s == 30.0
-    assert len(edge.samples) == 7
+    assert [sample.at_s for sample in edge.samples] == [115.0 + 5.0 * n for n in range(7)]
 
 
 def test_an_edge_that_tells_often_keeps_a_bounded_number_of_samples() -> None:
@@ -130,7 +109,6 @@ def test_an_edge_that_tells_often_keeps_a_bounded_number_of_samples() -> None:
     assert len(edge.samples) <= SAMPLES_MOST
     assert edge.samples[0].at_s == pytest.approx(0.1)
     assert edge.samples[-1].at_s == pytest.approx(19.9)
-    assert edge.rates.tokens_per_s == pytest.approx(1000.0)
 
 
 def test_falling_counters_are_ignored_until_they_persist() -> None:
@@ -141,7 +119,7 @@ def test_falling_counters_are_ignored_until_they_persist() -> None:
         fleet = fold(fleet, [told("e", at_s=50.0 + time, telemetry=lower)])
     edge = fleet.edges["e"]
     assert edge.evidence == (1, 9 + BACKWARDS_MOST)
-    assert edge.rates.done == EdgeCounters()
+    assert len(edge.samples) == 1
     assert edge.num_backwards == 0
     assert fleet.ignored.backwards == BACKWARDS_MOST
 
