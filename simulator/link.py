@@ -64,7 +64,7 @@ class LinkSettings:
     """
 
     bandwidth_correlation_s: float = 1.0
-    """When the autocorrelation of the bandwidth has fallen to 1 / e; 1 ms to 60 s."""
+    """When the autocorrelation of the bandwidth has fallen to 1 / e; 50 ms to 60 s."""
 
     trace: DeliveryTrace | None = None
     """When packets can be sent, instead of `bandwidth_bps`."""
@@ -96,7 +96,7 @@ class LinkSettings:
             ("delay_s", 0.0, 60.0),
             ("jitter_s", 0.0, 60.0),
             ("jitter_correlation_s", 1e-3, 60.0),
-            ("bandwidth_correlation_s", 1e-3, 60.0),
+            ("bandwidth_correlation_s", 0.05, 60.0),
             ("loss", 0.0, 0.9),
             ("loss_burst_s", 0.0, 60.0),
         ):
