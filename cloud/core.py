@@ -14,11 +14,11 @@ from cloud.overview import overview
 from cloud.scheduler import SchedulerSettings
 from cloud.service import VerificationService
 from cloud.sessions import Registry
-from cloud.stepper import ModelThread, Stepper
+from cloud.stepper import ModelThread, StepModel, Stepper, Thread
 from cloud.tenants import Doorkeeper, TenantSettings
 from cloud.worker import Worker, WorkerSettings
 from cloud.workload import Workload
-from paceline.clock import MonotonicClock
+from paceline.clock import Clock, MonotonicClock
 from paceline.engine.engine import Engine
 from paceline.errors import DrainingError
 
@@ -32,15 +32,16 @@ class Core:
         self,
         *,
         registry: Registry,
-        worker: Worker,
-        thread: ModelThread,
+        worker: StepModel,
+        thread: Thread,
         service: VerificationService,
+        clock: Clock,
     ) -> None:
         self.registry = registry
         self.worker = worker
         self.service = service
         self._thread = thread
-        self._clock = MonotonicClock()
+        self._clock = clock
 
     @property
     def statistics(self) -> VerifierStatistics:
@@ -111,6 +112,7 @@ async def running_core(
         service=VerificationService(
             registry=registry, doorkeeper=Doorkeeper(tenants), clock=clock, address=address
         ),
+        clock=clock,
     )
     stepper = Stepper(
         registry=registry,

@@ -2,10 +2,10 @@
 
 from cloud.account import VerifierStatistics
 from cloud.sessions import Registry
-from cloud.worker import Worker
+from cloud.stepper import StepModel
 
 
-def overview(registry: Registry, worker: Worker, *, now_s: float) -> VerifierStatistics:
+def overview(registry: Registry, worker: StepModel, *, now_s: float) -> VerifierStatistics:
     """Return it as one value; costs a look at every session."""
     account, entries = registry.account, registry.entries
     drafts = account.drafts

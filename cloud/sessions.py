@@ -5,7 +5,7 @@ What a session decides is in `paceline.session.cloud`; here its effects are carr
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import assert_never
 
 from cloud import journal
@@ -45,9 +45,23 @@ from paceline.tokens import SessionId
 
 
 class Registry:
-    """See the module."""
+    """See the module.
 
-    def __init__(self, settings: SessionSettings, *, target: ModelIdentity, clock: Clock) -> None:
+    Args:
+        settings: bounds of sessions.
+        target: what is served.
+        clock: the time.
+        random_bytes: returns so many bytes that nobody can guess; a simulation brings its own.
+    """
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        *,
+        target: ModelIdentity,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
         self.target = target
         self.step_ns = 0
         """How long a step takes now; 0 before the first."""
@@ -62,6 +76,7 @@ class Registry:
         self._settings = settings
         self._limits = session_limits(settings, target)
         self._clock = clock
+        self._random_bytes = random_bytes
         self._entries: dict[int, Entry] = {}
         self._by_id: dict[SessionId, Entry] = {}
         self.closing: set[int] = set()
@@ -142,7 +157,7 @@ class Registry:
         )
         entry = Entry(
             key=self._next_key,
-            session_id=SessionId(secrets.token_bytes(SESSION_ID_BYTES)),
+            session_id=SessionId(self._random_bytes(SESSION_ID_BYTES)),
             peer=stream.peer,
             session=session,
             stream=stream,

@@ -5,20 +5,83 @@ meanwhile is in the next one: sessions are packed by themselves, nobody waits fo
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
-from cloud.orders import CacheView, StepOrder, StepResult
+from cloud.orders import (
+    CacheView,
+    OpenOrder,
+    PrefixCounts,
+    StepOrder,
+    StepResult,
+    StepTimes,
+)
 from cloud.scheduler import Plan, SchedulerSettings, plan_step
 from cloud.sessions import Registry
 from cloud.walk import NO_DRAFTS, Tree
-from cloud.worker import Worker
 from cloud.workload import Workload
 from paceline.clock import Clock
+from paceline.engine.rows import MemoryStats, StepSplit
+from paceline.errors import PacelineError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class StepModel(Protocol):
+    """What holds the caches and makes the steps: `cloud.worker.Worker`, or a simulated one. Methods run on the thread."""
+
+    @property
+    def keys(self) -> frozenset[int]:
+        """Sessions that hold a cache."""
+        ...
+
+    @property
+    def times(self) -> StepTimes:
+        """Where the time went since the start."""
+        ...
+
+    @property
+    def memory(self) -> MemoryStats:
+        """Memory of all caches."""
+        ...
+
+    @property
+    def prefix(self) -> PrefixCounts:
+        """What sharing prefixes saved since the start."""
+        ...
+
+    @property
+    def engine_split(self) -> StepSplit:
+        """Where the time of forward passes went since the start."""
+        ...
+
+    def arrange(
+        self, closes: Sequence[int], opens: Sequence[OpenOrder]
+    ) -> dict[int, PacelineError | None]:
+        """Free caches, then make new ones; return for each order None or why it was refused."""
+        ...
+
+    def views(self) -> dict[int, CacheView]:
+        """Return the state of every cache."""
+        ...
+
+    def step(self, orders: Sequence[StepOrder], take_over: Sequence[int] = ()) -> StepResult:
+        """Verify all orders' rows and draw what follows them."""
+        ...
+
+    def prepare_noise(self) -> bool:
+        """Do a bounded part of what later steps need; return whether there was any."""
+        ...
+
+
+class Thread(Protocol):
+    """Where a `StepModel` runs."""
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `function` returns there; calls run one after the other, in the order asked for."""
+        ...
 
 
 class ModelThread:
@@ -45,8 +108,8 @@ class Stepper:
         *,
         registry: Registry,
         workload: Workload,
-        worker: Worker,
-        thread: ModelThread,
+        worker: StepModel,
+        thread: Thread,
         settings: SchedulerSettings,
         clock: Clock,
     ) -> None:

@@ -3,17 +3,19 @@
 import asyncio
 import secrets
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from paceline.client.backoff import Generator
 from paceline.client.generation import Generation
 from paceline.client.grpc_link import GrpcConnector
 from paceline.client.link import Connector, VerifierInfo
 from paceline.client.outcome import ClientObserver
-from paceline.client.pump import DraftingThread
+from paceline.client.pump import DraftingThread, Worker
 from paceline.client.runner import Surroundings
 from paceline.client.settings import ConnectionSettings, DraftingSettings
-from paceline.clock import MonotonicClock
+from paceline.clock import Clock, MonotonicClock
 from paceline.control.messages import EdgeCounters, EdgeGauges
 from paceline.drafter import Drafter
 from paceline.engine.detokenizer import Detokenizer
@@ -31,6 +33,17 @@ MAX_TOKENS = 2**31 - 1
 
 MAX_PROMPT_TOKENS = 2**20
 """More may not fit into a message (`paceline.client.channel`), and gRPC would call that an overload, to be retried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What a client takes from the machine it runs on; a simulation brings its own."""
+
+    clock: Clock
+    worker: Worker
+    """Runs the drafter."""
+    generator: Generator
+    """Draws the jitter of reconnects."""
 
 
 class Client:
@@ -52,6 +65,7 @@ class Client:
         connection: how to connect.
         connector: makes the streams, for tests and simulations; gRPC as `connection` says if None.
         observer: is told of every generation, for metrics.
+        host: time, chance and the thread that drafts, for simulations; this machine's if None.
 
     Raises:
         ConfigError: an address, a certificate or a setting is wrong.
@@ -67,26 +81,30 @@ class Client:
         connection: ConnectionSettings | None = None,
         connector: Connector | None = None,
         observer: ClientObserver | None = None,
+        host: Host | None = None,
     ) -> None:
         self._tokenizer = tokenizer
-        self._clock = MonotonicClock()
+        thread = DraftingThread()
+        self._thread = None if host else thread
+        host = host or Host(clock=MonotonicClock(), worker=thread, generator=secrets.SystemRandom())
+        self._clock = host.clock
         self._connector = connector or GrpcConnector(connection or ConnectionSettings())
-        self._thread = DraftingThread()
         self._surroundings = Surroundings(
             connector=self._connector,
             verifiers=_addresses(verifiers),
             retry=(connection or ConnectionSettings()).retry,
             drafter=drafter,
             drafting=drafting or DraftingSettings(),
-            worker=self._thread,
-            clock=self._clock,
-            generator=secrets.SystemRandom(),
+            worker=host.worker,
+            clock=host.clock,
+            generator=host.generator,
             observer=observer,
         )
 
     async def __aenter__(self) -> Self:
         """Make the client ready; nothing is connected yet."""
-        self._thread.__enter__()
+        if self._thread is not None:
+            self._thread.__enter__()
         return self
 
     async def __aexit__(
@@ -99,7 +117,8 @@ class Client:
         try:
             await self._connector.close()
         finally:
-            self._thread.__exit__()
+            if self._thread is not None:
+                self._thread.__exit__()
 
     def generate(  # noqa: PLR0913 - the names are those of the OpenAI interface
         self,

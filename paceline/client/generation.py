@@ -62,7 +62,7 @@ class Generation:
         """Start."""
         around, now_s = self._around, self._around.clock.now_s()
         self._runner.started(now_s=now_s)
-        around.running.add(self._runner)
+        around.running[self._runner] = None
         around.ledger.began(now_s=now_s)
         if around.observer is not None:
             around.observer.generation_started()
@@ -171,7 +171,7 @@ class Generation:
         around, now_s = self._around, self._around.clock.now_s()
         if self._runner not in around.running:
             return
-        around.running.remove(self._runner)
+        del around.running[self._runner]
         statistics = self._ended_statistics = self._runner.statistics(now_s=now_s)
         around.ledger.ended(statistics, failed=self._error is not None, now_s=now_s)
         if around.observer is not None:

@@ -79,8 +79,8 @@ class Surroundings:
     meter: Meter = field(default_factory=Meter)
     ledger: Ledger = field(default_factory=Ledger)
     unreachable: Unreachable = field(default_factory=Unreachable)
-    running: "set[SessionRunner]" = field(default_factory=set)
-    """The generations under way."""
+    running: "dict[SessionRunner, None]" = field(default_factory=dict)
+    """The generations under way, the oldest first: a simulation must meet them in the same order every time."""
 
     def steer(self) -> None:
         """Let the generations under way follow what has changed."""

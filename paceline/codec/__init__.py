@@ -13,7 +13,7 @@ from paceline.codec.control import (
     parse_status,
     parse_telemetry,
 )
-from paceline.codec.edge import decode_edge, encode_edge, parse_edge
+from paceline.codec.edge import decode_edge, encode_edge, parse_edge, read_edge
 from paceline.codec.model import decode_identity, decode_limits, encode_identity, encode_limits
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "parse_presence",
     "parse_status",
     "parse_telemetry",
+    "read_edge",
 ]

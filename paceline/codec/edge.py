@@ -29,6 +29,15 @@ _CLOSE = {
 }
 
 
+def read_edge(payload: bytes) -> pb.VerifyRequest:
+    """Return the request in serialised bytes, as gRPC hands it to the verifier.
+
+    Raises:
+        google.protobuf.message.DecodeError: the bytes are none.
+    """
+    return pb.VerifyRequest.FromString(payload)
+
+
 def parse_edge(payload: bytes) -> EdgeMessage:
     """Return what an edge sent, from its serialised bytes.
 
@@ -37,7 +46,7 @@ def parse_edge(payload: bytes) -> EdgeMessage:
         InvalidRequestError: it asks for something that can not be served; names the field.
     """
     try:
-        request = pb.VerifyRequest.FromString(payload)
+        request = read_edge(payload)
     except DecodeError as error:
         raise RemoteProtocolError(
             f"message: got {len(payload)} bytes that are no VerifyRequest: {error}"

@@ -95,5 +95,5 @@ def generation(
 def client_of(around: Surroundings) -> Client:
     """Return a client with these surroundings, its clock and worker included; there is nothing to enter."""
     client = Client(verifiers=around.verifiers, tokenizer=tokenizer(), connector=around.connector)
-    client._surroundings, client._clock = around, around.clock  # type: ignore[assignment]
+    client._surroundings, client._clock = around, around.clock
     return client

@@ -29,7 +29,7 @@ from cloud.admission import SessionSettings
 from cloud.scheduler import SchedulerSettings
 from cloud.server import Verifier
 from cloud.tenants import TenantSettings
-from cloud.worker import WorkerSettings
+from cloud.worker import Worker, WorkerSettings
 from paceline.messages import Commit, Opened, Proposal
 from paceline.sampling.settings import SamplingSettings
 from paceline.session.events import LinkUp
@@ -304,6 +304,7 @@ def test_idle_time_is_used_for_noise() -> None:
                 assert isinstance(message, Commit)
                 received += len(message.tokens)
             # It stands still now: nothing is acknowledged.
+            assert isinstance(verifier.worker, Worker)
             (seat,) = verifier.worker._seats.values()
             await until(lambda: seat.sampler.num_bytes >= 32 * 4 * VOCABULARY_SIZE)
             stream.call.cancel()

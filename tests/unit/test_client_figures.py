@@ -96,7 +96,7 @@ def test_an_observer_hears_of_every_generation_and_counters_add_up() -> None:
                 assert after[name] == sum(getattr(one, name) for one in statistics) > 0
             proposals = [m for m in cloud.received if isinstance(m, Proposal) and m.tokens]
             assert after["proposals"] == len(proposals)
-            assert around.running == set()
+            assert around.running == {}
             assert (around.ledger.num_running, notes.num_started) == (0, 3)
             reasons = [reason for _, reason, _ in notes.ends]
             assert reasons == [EndReason.LENGTH, EndReason.CANCELLED, None]
