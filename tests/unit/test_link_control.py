@@ -8,15 +8,19 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from click.testing import CliRunner
+from harness.processes import running
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.errors import ConfigError, LinkClosed, PacelineError, RemoteProtocolError
 from paceline.settings import Address, parse_address
+from simulator import command as command_module
 from simulator import control as control_module
 from simulator.command import link
 from simulator.control import Action, ControlSocket, Request, ask, parse_request
 from simulator.link import LinkSettings
+from simulator.network import NetworkSettings
+from simulator.notation import parse_network
 from simulator.relay import Relay
 
 PATIENCE_S = 10.0
@@ -233,3 +237,51 @@ def test_the_command_controls_a_running_link() -> None:
                 await call("profile", "wam")
 
     run(test)
+
+
+@pytest.mark.slow
+def test_a_link_of_its_own_process_is_controlled_and_carries_what_its_options_say() -> None:
+    arguments = (
+        "--to",
+        "127.0.0.1:1",
+        "--profile",
+        "lan",
+        "--up",
+        "loss=2%",
+        "--control",
+        "127.0.0.1:0",
+    )
+    ready = r'"control": "(127\.0\.0\.1:\d+)"'
+    with running("paceline.command", "link", "--json", *arguments, ready=ready) as process:
+        assert process.ready is not None
+        address = parse_address(process.ready[1])
+        answer = ask(address, Request(action=Action.STATUS))
+        assert (answer["state"], answer["network"]) == ("open", "lan, changed")
+        assert ask(address, Request(action=Action.CUT))["state"] == "reset"
+        assert process.terminate() == 0
+
+
+def options(*arguments: str) -> NetworkSettings:
+    context = link.make_context("link", ["--to", "a:1", *arguments])
+    return command_module._network(context.params)
+
+
+def test_options_are_the_notation_in_parts() -> None:
+    assert options() == parse_network({"rtt": "60ms"})
+    assert options("--profile", "lte") == parse_network("lte")
+    wanted = parse_network("lte,rtt=80ms,loss=1%,up.bandwidth=1mbit")
+    found = options("--profile", "lte", "--rtt", "80ms", "--loss", "1%", "--up", "bandwidth=1mbit")
+    assert (found.up, found.down) == (wanted.up, wanted.down)
+    assert options("--network", "wan,loss=2%") == parse_network("wan,loss=2%")
+    with pytest.raises(ConfigError, match="--network: got --rtt too"):
+        options("--network", "wan", "--rtt", "5ms")
+    with pytest.raises(ConfigError, match=r"up\.trace: cannot read /does/not/exist"):
+        options("--trace-up", "/does/not/exist")
+    with pytest.raises(ConfigError, match=r"key 'up\.los'"):
+        options("--up", "los=1%")
+
+
+def test_a_link_needs_a_server() -> None:
+    result = CliRunner().invoke(link, [])
+    assert result.exit_code == 2
+    assert "--to" in result.output

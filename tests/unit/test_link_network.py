@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,8 +13,13 @@ from simulator.link import Link, LinkSettings, OneWay
 from simulator.network import Network, NetworkSettings
 from simulator.notation import parse_network, refuse_recordings
 from simulator.profiles import PROFILES
+from simulator.traces import DeliveryTrace, RttSeries, RttSummary
 from simulator.transmitter import VaryingRate
 from simulator.weather import Noise
+
+SERIES = RttSeries(
+    summaries=(RttSummary(best_s=0.04, mean_s=0.05, stddev_s=0.01, loss=0.0),), interval_s=1.0
+)
 
 
 def varying(rate_bps: float = 1e6) -> VaryingRate:
@@ -71,6 +77,25 @@ def test_a_change_of_settings_keeps_order_and_the_weather() -> None:
     network.settings = NetworkSettings(up=way, down=way)
     assert before_s == 0.0
     assert network.round_trip_s(3.0) == Network(network.settings, seed=5).round_trip_s(3.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"trace": DeliveryTrace(times_ms=(5,)), "bandwidth_bps": 1e6},
+            "trace: got a bandwidth too",
+        ),
+        ({"series": SERIES, "jitter_s": 0.1}, "series: got a delay, jitter or loss too"),
+        ({"bandwidth_spread": 0.5}, "bandwidth_spread: got no bandwidth_bps"),
+        ({"bandwidth_bps": 1e6, "bandwidth_spread": 1.1}, "bandwidth_spread: got 1.1"),
+        ({"loss": 0.95}, "loss: got 0.95"),
+        ({"jitter_correlation_s": 0.0}, "jitter_correlation_s: got 0.0"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        LinkSettings(**fields)
 
 
 @pytest.mark.parametrize("name", sorted(PROFILES))
