@@ -141,13 +141,13 @@ class Api:
             raise ConfigError(
                 f"draft_length: got {length!r}, expected a whole number from 0 to {MAX_DRAFT_LENGTH}"
             )
-        self._service.pin(edge, draft_length=length)
+        await self._service.pin(edge, draft_length=length)
         return _json(self._service.edge(edge))
 
     async def _release(self, request: web.Request) -> web.Response:
         edge = request.match_info["edge"]
         await _body(request)
-        self._service.pin(edge, draft_length=None)
+        await self._service.pin(edge, draft_length=None)
         return _json(self._service.edge(edge))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:

@@ -83,7 +83,8 @@ class Board:
         row: Row = {
             "id": edge.edge_id,
             "state": edge.state.value,
-            "heard_at_s": self._unix(edge.heard_at_s),
+            # Of some only an earlier orchestrator's policy, or an operator's order, is known.
+            "heard_at_s": None if edge.presence is None else self._unix(edge.heard_at_s),
             "verifier": "",
             "rtt_s": 0.0,
             "jitter_s": 0.0,

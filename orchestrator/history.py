@@ -86,6 +86,18 @@ class History:
             lambda: self._file.decisions(edge, since_s=since_s, limit=min(limit, MAX_POINTS))
         )
 
+    async def pins(self) -> dict[str, int]:
+        """Return the draft lengths that operators have fixed, by edge."""
+        return await self._ask(self._file.pins)
+
+    async def pin(self, edge: str, *, draft_length: int | None) -> None:
+        """Keep an operator's order, or its end, for the next start; if that fails it still holds until then."""
+        try:
+            await self._ask(lambda: self._file.pin(edge, draft_length=draft_length))
+        except sqlite3.Error as error:
+            self._num_failed += 1
+            self._tell(error)
+
     async def write_for_ever(self) -> None:
         """Write what is recorded, until cancelled."""
         while True:

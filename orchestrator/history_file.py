@@ -183,6 +183,21 @@ class HistoryFile:
         names = [item.name for item in fields(Decision)]
         return tuple(Decision(**dict(zip(names, row, strict=True))) for row in rows)
 
+    def pins(self) -> dict[str, int]:
+        """Return the draft lengths that operators have fixed, by edge."""
+        return dict(self._connection.execute("SELECT edge, draft_length FROM pins ORDER BY edge"))
+
+    def pin(self, edge: str, *, draft_length: int | None) -> None:
+        """Keep an operator's order until it is taken back, whatever is forgotten meanwhile; None takes it back.
+
+        Raises:
+            sqlite3.Error: the file cannot be written now.
+        """
+        if draft_length is None:
+            self._connection.execute("DELETE FROM pins WHERE edge = ?", (edge,))
+        else:
+            self._connection.execute("REPLACE INTO pins VALUES (?, ?)", (edge, draft_length))
+
     def num_rows(self) -> int:
         """Return how many rows all tables have."""
         counts = (
@@ -281,6 +296,10 @@ def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
         raise ConfigError(
             f"--history: {path} has layout {version}, expected {SCHEMA_VERSION}; name another file, or move this one away"
         )
+    # Not in every file: it came later, and whoever does not know it is not bothered by it.
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS pins (edge TEXT PRIMARY KEY, draft_length INTEGER NOT NULL)"
+    )
     connection.execute("COMMIT")
     # A crash may cost the last seconds of a history, never the file.
     connection.execute("PRAGMA journal_mode = WAL")

@@ -77,7 +77,7 @@ def explain(fleet: Fleet, edge_id: str, *, now_s: float, bounds: Bounds = BOUNDS
     edge = fleet.edges.get(edge_id)
     if edge is None:
         return f"edge {edge_id!r} is not known: it has told nothing since this orchestrator started"
-    lines = [f"edge {edge_id} is {edge.state}, for {_ago(now_s - edge.changed_at_s)}"]
+    lines = [_state(edge, now_s)]
     lines.append(_told(edge))
     lines.append(_decided(edge, now_s))
     lines.append(_measured(edge, now_s))
@@ -85,6 +85,12 @@ def explain(fleet: Fleet, edge_id: str, *, now_s: float, bounds: Bounds = BOUNDS
         lines.append(f"an operator has fixed its draft length at {edge.pinned}")
     lines.append(f"now: {_now(fleet, edge, now_s, bounds)}")
     return "\n".join(line for line in lines if line)
+
+
+def _state(edge: Edge, now_s: float) -> str:
+    if edge.presence is None:
+        return f"edge {edge.edge_id} is {edge.state}: it has told nothing since this orchestrator started"
+    return f"edge {edge.edge_id} is {edge.state}, for {_ago(now_s - edge.changed_at_s)}"
 
 
 def has_news(fleet: Fleet, edge: Edge) -> bool:
@@ -205,14 +211,14 @@ def _measured(edge: Edge, now_s: float) -> str:
         f"telemetry {telemetry.sequence}, {_ago(now_s - edge.telemetry_at_s)} ago: round trip {_ms(gauges.rtt_s)}, "
         f"jitter {_ms(gauges.rtt_jitter_s)}, {_ms(gauges.draft_s)} per drafted token, step {_ms(gauges.step_s)}, "
         f"acceptance {gauges.acceptance_probability:.0%} of {gauges.num_judged} judged, "
-        f"{gauges.num_generations} generations at {gauges.verifier or 'no verifier'}"
+        f"{gauges.num_generations} generation{'' if gauges.num_generations == 1 else 's'} at {gauges.verifier or 'no verifier'}"
     )
 
 
 def _now(fleet: Fleet, edge: Edge, now_s: float, bounds: Bounds) -> str:
     """Return what a plan made now would do with it, and why."""
     if edge.telemetry is None:
-        return "nothing to decide on"
+        return "nothing to decide on before its first telemetry"
     if edge.state is not MemberState.ONLINE:
         return f"its policy stays while it is {edge.state}"
     changes: Mapping[str, Plan] = {item.edge_id: item for item in plan(fleet, now_s, bounds=bounds)}

@@ -78,6 +78,7 @@ async def _serve(settings: OrchestratorSettings) -> None:
                 control_link(broker, name=TELEMETRY_LINK_NAME, subscriptions=(EDGE_TELEMETRY,))
             )
         service = Service(link, telemetry=telemetry, history=history, board=board, clock=clock)
+        await service.recall()
         registry = new_registry("orchestrator")
         registry.register(Figures(service.figures, FIGURES))
         scraped = await stack.enter_async_context(

@@ -132,7 +132,7 @@ class Service:
         text = explain(self._fleet, edge_id, now_s=now_s)
         return self._board.edge_details(edge, explanation=text, now_s=now_s)
 
-    def pin(self, edge_id: str, *, draft_length: int | None) -> None:
+    async def pin(self, edge_id: str, *, draft_length: int | None) -> None:
         """Fix an edge's draft length, or let it go; the policy follows with the next tick.
 
         Raises:
@@ -144,6 +144,13 @@ class Service:
         self._fleet = fold(self._fleet, [order])
         self._is_plan_owed = True
         log.info("operator's order", extra={"edge": edge_id, "draft_length": draft_length})
+        await self.history.pin(edge_id, draft_length=draft_length)
+
+    async def recall(self) -> None:
+        """Take up the orders that an orchestrator before this one was given; to be called before anything else."""
+        pins = await self.history.pins()
+        orders = [Pinned(edge_id=edge_id, draft_length=length) for edge_id, length in pins.items()]
+        self._fleet = fold(self._fleet, orders)
 
     async def read(self, link: ControlLink) -> None:
         """Collect what comes over a link, for ever."""

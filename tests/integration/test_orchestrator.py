@@ -250,6 +250,7 @@ def test_metrics_are_served() -> None:
 def test_a_restart_goes_on_with_revisions_and_history(tmp_path: Path) -> None:
     """The orchestrator is killed: edges keep what they have, the next one goes on from what the broker retained."""
     edge = SimulatedEdge(edge_id="kept", rtt_s=0.2, acceptance=0.95, verifier="v:1")
+    held = SimulatedEdge(edge_id="held", rtt_s=0.2, acceptance=0.95, verifier="v:1")
     history = ("--history", str(tmp_path / "fleet.db"))
 
     async def scenario() -> None:
@@ -257,7 +258,9 @@ def test_a_restart_goes_on_with_revisions_and_history(tmp_path: Path) -> None:
             broker = str(rig.address)
             with orchestrator(*history, broker=broker) as first:
                 link = broker_of(first)
-                async with api_of(first) as api, telling(link, [edge], interval_s=FAST_S):
+                async with api_of(first) as api, telling(link, [edge, held], interval_s=FAST_S):
+                    await api.until(lambda now: _is_planned(now, "held"))
+                    assert (await api.post("/api/edges/held/pin", {"draft_length": 3}))[0] == 200
                     fleet = await api.until(
                         lambda now: edge_row(now, "kept").get("revision", 0) >= 3
                     )
@@ -271,20 +274,26 @@ def test_a_restart_goes_on_with_revisions_and_history(tmp_path: Path) -> None:
                     ) as watch,
                 ):
                     messages = watch.messages()
-                    policy, presence = await anext(messages), await anext(messages)
+                    retained = [await anext(messages) for _ in range(3)]
+            (policy,) = (found for found in retained if found.member == "kept")
+            (presence,) = (found for found in retained if found.topic == ORCHESTRATOR_PRESENCE)
             assert isinstance(policy.value, EdgePolicy)
             assert policy.value.revision >= before
             assert isinstance(presence.value, Presence)
             assert not presence.value.online, "the broker has published its will"
             with orchestrator(*history, broker=broker) as second:
-                async with api_of(second) as api, telling(link, [edge], interval_s=FAST_S):
+                async with api_of(second) as api, telling(link, [edge, held], interval_s=FAST_S):
+                    row = edge_row((await api.get("/api/fleet"))[1], "held")
+                    assert row["pinned"] == 3, "before it has heard of anybody"
                     await api.until(lambda now: edge_row(now, "kept").get("revision", 0) > before)
+                    await api.until(lambda now: edge_row(now, "held")["state"] == "online")
                     _, answer = await api.get("/api/edges/kept/history?last_s=600")
                     revisions = [decision["revision"] for decision in answer["decisions"]]
                     assert {1, 2, 3} <= set(revisions), "those of the first process are there"
 
     asyncio.run(scenario())
     assert edge.revision > 3
+    assert held.draft_length == 3
 
 
 @pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")

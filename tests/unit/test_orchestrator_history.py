@@ -1,6 +1,7 @@
 """The history: sums, bounds, restarts, and files that are not ours."""
 
 import asyncio
+import contextlib
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,36 @@ def test_a_restart_goes_on_with_the_file(tmp_path: Path) -> None:
     assert [decision.revision for decision in found] == [2, 1]
     assert found[1] == DECISION
     file.close()
+
+
+def test_pins_are_kept_until_they_are_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    file = HistoryFile(path, bounds=HistoryBounds(max_rows=1))
+    for edge, length in (("one", 3), ("two", 0), ("one", 5), ("three", 9), ("three", None)):
+        file.pin(edge, draft_length=length)
+    file.write(_samples(10))
+    file.close()
+    # As a version before pins left it.
+    other = tmp_path / "older.db"
+    HistoryFile(other, bounds=HistoryBounds()).close()
+    with contextlib.closing(sqlite3.connect(other)) as connection:
+        connection.execute("DROP TABLE pins")
+    for known, expected in ((path, {"one": 5, "two": 0}), (other, {})):
+        file = HistoryFile(known, bounds=HistoryBounds())
+        assert file.pins() == expected
+        file.close()
+
+
+def test_a_pin_that_cannot_be_kept_is_counted() -> None:
+    async def scenario() -> None:
+        async with open_history(None) as history:
+            await history.pin("one", draft_length=3)
+            await history._ask(lambda: history._file._connection.execute("PRAGMA query_only = 1"))
+            await history.pin("one", draft_length=4)
+            assert history.statistics.num_failed == 1
+            assert await history.pins() == {"one": 3}
+
+    asyncio.run(scenario())
 
 
 def test_a_file_in_use_is_refused(tmp_path: Path) -> None:

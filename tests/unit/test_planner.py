@@ -255,8 +255,18 @@ def test_explains_why_nothing_would_change() -> None:
 def test_explains_an_edge_that_only_left_a_policy() -> None:
     left = EdgePolicy(revision=2, draft_length=20, window=40)
     text = explain(fleet_of(PolicySeen(edge_id="e", policy=left)), "e", now_s=1.0)
+    assert text.startswith(
+        "edge e is offline: it has told nothing since this orchestrator started\n"
+    )
     assert "decided before this orchestrator started" in text
-    assert "now: nothing to decide on" in text
+    assert "now: nothing to decide on before its first telemetry" in text
+
+
+def test_explains_an_edge_that_went() -> None:
+    gone = EdgeSeen(edge_id="e", presence=Presence(online=False, incarnation=1), at_s=60.0)
+    text = explain(fleet_of(word(1), gone), "e", now_s=90.0)
+    assert text.startswith("edge e is offline, for 30 s\n")
+    assert text.endswith("now: its policy stays while it is offline")
 
 
 def test_explains_silence_and_a_pin() -> None:

@@ -117,7 +117,8 @@ function drawDetail() {
   setText(byId("detail-title"), edge.id);
   setTitle(byId("detail-title"), edge.id);
   const at = edge.verifier ? ` on ${edge.verifier}` : "";
-  setText(byId("detail-state"), edge.state === "online" ? `online${at}` : `${edge.state}, heard of ${ago(view.fleet.at_s - edge.heard_at_s)} ago`);
+  const heard = edge.heard_at_s === null ? "not heard of yet" : `heard of ${ago(view.fleet.at_s - edge.heard_at_s)} ago`;
+  setText(byId("detail-state"), edge.state === "online" ? `online${at}` : `${edge.state}, ${heard}`);
   byId("detail-state").className = `state ${edge.state}`;
   setText(byId("explanation"), edge.explanation || "Nothing has been decided for this edge yet; it follows its own settings.");
   const length = byId("pin-length");
