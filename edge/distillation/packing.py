@@ -17,7 +17,7 @@ from edge.distillation.shards import Passage, Shard
 
 HELD_OUT = 40
 """One conversation of so many is never trained on: it tells how well the student does."""
-WEIGHTS = {Role.FED: 0.2, Role.PROMPT: 0.5, Role.ANSWER: 1.0}
+WEIGHTS = {Role.FED: 0.3, Role.PROMPT: 0.5, Role.ANSWER: 1.0}
 """Worth of a token in the loss, by who wrote it. Drafts are for answers, but the target's laws on what it is fed come free."""
 
 

@@ -22,7 +22,7 @@ from edge.distillation.licensed import Document
 from paceline.errors import ConfigError
 
 RECIPE = "recipe.json"
-DOCUMENTS = "documents.json"
+DOCUMENTS = "documents.jsonl"
 
 
 @contextmanager
@@ -68,11 +68,30 @@ def settle(folder: Path, recipe: Mapping[str, Any]) -> None:
             )
 
 
-def note_documents(folder: Path, documents: Sequence[Document]) -> str:
-    """Write down where licensed text is from; return a fingerprint of all of it."""
-    origins = json.dumps([document.origin for document in documents], indent=1)
-    write_atomically(folder / DOCUMENTS, origins)
-    return hashlib.sha256(origins.encode()).hexdigest()
+def kept_documents(folder: Path) -> tuple[Document, ...] | None:
+    """Return the texts that a run was started with, or None: a package installed since must not change them."""
+    path = folder / DOCUMENTS
+    if not path.is_file():
+        return None
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    return tuple(
+        Document(name=item["name"], licence=item["licence"], text=item["text"]) for item in found
+    )
+
+
+def keep_documents(folder: Path, documents: Sequence[Document]) -> None:
+    """Keep texts with name, licence and hash."""
+    lines = [json.dumps(document.origin | {"text": document.text}) for document in documents]
+    write_atomically(folder / DOCUMENTS, "".join(f"{line}\n" for line in lines))
+
+
+def fingerprint_of(documents: Sequence[Document]) -> str:
+    """Return one hash of the origins of all documents."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(json.dumps(document.origin).encode())
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

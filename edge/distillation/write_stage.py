@@ -14,7 +14,7 @@ from edge.distillation.conversation import Role
 from edge.distillation.exclusion import Exclusion, read_texts
 from edge.distillation.licensed import Document, find_documents, read_documents
 from edge.distillation.progress import Progress
-from edge.distillation.recipe import note_documents, settle
+from edge.distillation.recipe import fingerprint_of, keep_documents, kept_documents, settle
 from edge.distillation.scripts import Materials, script
 from edge.distillation.shards import Shard, count_shards, read_shard, write_shard
 from edge.distillation.slots import Slots
@@ -67,7 +67,7 @@ def write_text(folder: Path, stage: WriteStage, *, progress: Progress) -> int:
     progress.note(f"loading {stage.target} as {stage.dtype}")
     tokenizer = load_tokenizer(source)
     exclusion = Exclusion(read_texts(stage.exclude))
-    documents = read_documents(stage.documents) if stage.documents else find_documents()
+    documents = _documents(folder, stage)
     model = load_weights(source, dtype=stage.dtype, device=stage.device)
     settle(
         folder,
@@ -80,9 +80,10 @@ def write_text(folder: Path, stage: WriteStage, *, progress: Progress) -> int:
             "scripts_per_shard": stage.scripts_per_shard,
             "writing": asdict(stage.settings),
             "exclusion": exclusion.fingerprint,
-            "documents": note_documents(folder, documents),
+            "documents": fingerprint_of(documents),
         },
     )
+    keep_documents(folder, documents)
     settings = stage.settings
     slots = Slots(model, num_slots=settings.num_slots, length=settings.max_length)
     writer = Writer(slots, tokenizer=tokenizer, settings=settings, exclusion=exclusion)
@@ -113,6 +114,14 @@ def write_text(folder: Path, stage: WriteStage, *, progress: Progress) -> int:
         progress.settle(written, f"shard {number}: {len(shards[-1].tokens)} tokens, {counts}")
     progress.end()
     return written
+
+
+def _documents(folder: Path, stage: WriteStage) -> tuple[Document, ...]:
+    """The user's texts, those that the run has already, or what this machine has."""
+    if stage.documents:
+        return read_documents(stage.documents)
+    kept = kept_documents(folder)
+    return find_documents() if kept is None else kept
 
 
 def _materials(

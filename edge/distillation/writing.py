@@ -19,7 +19,7 @@ from edge.distillation.slots import Feed, Slots
 from paceline.engine.tokenizer import Tokenizer
 from paceline.tokens import TokenId
 
-PIECE_ROWS = 192
+PIECE_ROWS = 384
 """Prompt tokens that run beside the others' next tokens in one step."""
 DRAINED = 0.2
 """When no conversation waits and this share of the slots is left, the rest is cut: few rows cost as much as many."""
@@ -74,9 +74,7 @@ class Writer:
         ]
         waiting = [item for item in ready if item is not None]
         counts["too_long"] = len(ready) - len(waiting)
-        # Long ones first, so that all end at about the same time.
-        waiting.sort(key=lambda item: (-_longest(item), item.script.number))
-        self._run(deque(waiting), on_step)
+        self._run(deque(_ordered(waiting)), on_step)
         kept = []
         for item in sorted(waiting, key=lambda item: item.script.number):
             fate = self._fate(item)
@@ -145,6 +143,21 @@ class Writer:
 def _longest(item: Conversation) -> int:
     """Most tokens that a conversation may still take."""
     return len(item.tokens) + sum(turn.max_tokens for turn in item.script.turns)
+
+
+def _ordered(waiting: Sequence[Conversation]) -> list[Conversation]:
+    """Long ones first, so that all end at about the same time; those that are only read, evenly between them.
+
+    Reading fills steps up; many readers at once would hold slots and wait for each other.
+    """
+    writers = sorted(
+        (item for item in waiting if item.draws),
+        key=lambda item: (-_longest(item), item.script.number),
+    )
+    readers = [item for item in waiting if not item.draws]
+    places = [((i + 0.5) / max(1, len(writers)), 0, item) for i, item in enumerate(writers)]
+    places += [((i + 0.5) / max(1, len(readers)), 1, item) for i, item in enumerate(readers)]
+    return [item for _, _, item in sorted(places, key=lambda place: place[:2])]
 
 
 def _cut(running: dict[int, Conversation]) -> None:
