@@ -17,6 +17,7 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cloud.program import check_port
+from paceline.clock import MonotonicClock
 from paceline.console import progress
 from paceline.engine.loading import resolve
 from paceline.errors import ConfigError, ModelError, TransportError
@@ -154,9 +155,11 @@ def _await_ingress(listen: Address) -> None:
     options = (("grpc.enable_http_proxy", 0),)
     with grpc.insecure_channel(str(Address(host=host, port=listen.port)), options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        for _ in range(int(READY_S / LOOK_S)):
+        clock = MonotonicClock()
+        deadline_s = clock.now_s() + READY_S
+        while (left_s := deadline_s - clock.now_s()) > 0.0:
             try:
-                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=READY_S)
+                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=left_s)
             except grpc.RpcError as error:
                 log.debug("no answer yet", extra={"error": str(error)})
             else:

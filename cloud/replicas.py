@@ -74,7 +74,12 @@ class VerifierReplica:
         started: asyncio.Future[Core] = asyncio.get_running_loop().create_future()
         # Serve owns the loop and calls us in tasks of its own, so there is no group that this one could belong to.
         self._life = asyncio.create_task(self._live(started))  # noqa: TID251
-        self._core = await started
+        await asyncio.wait((self._life, started), return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
+            await (
+                self._life
+            )  # raises why it never came to that; Serve would wait for `started` for ever
+        self._core = started.result()
 
     async def _live(self, started: asyncio.Future[Core]) -> None:
         """Serve until Serve stops this replica; then let edges move, and end the rest."""
@@ -194,7 +199,7 @@ def application(arguments: dict[str, Any]) -> Application:
         ConfigError: an option is unknown, wrong, or does not go with Ray.
     """
     words = {name.replace("_", "-"): value for name, value in arguments.items()}
-    num_replicas = int(words.pop("num-replicas", 1))
+    words["replicas"] = words.pop("num-replicas", 1)
     log_level = words.pop("log-level", "warning")
     if log_level not in LEVELS:
         raise ConfigError(f"log-level: got {log_level!r}, expected one of {', '.join(LEVELS)}")
@@ -204,7 +209,7 @@ def application(arguments: dict[str, Any]) -> Application:
             "metrics-listen: an application has no process of its own to be scraped; leave it out, or deploy with "
             "`paceline cloud --ray`"
         )
-    return deployment({**options, "log_level": log_level, "replicas": num_replicas})
+    return deployment({**options, "log_level": log_level})
 
 
 def deployment(options: Mapping[str, Any]) -> Application:

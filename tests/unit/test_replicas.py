@@ -217,6 +217,8 @@ class TestApplication:
         [
             ({"no-such": 1}, "no-such"),
             ({"max-sessions": "many"}, "many"),
+            ({"num-replicas": "two"}, "two"),
+            ({"num-replicas": 0}, "0"),
             ({"tls-cert": "x.pem"}, "--tls-cert: the ingress of Ray Serve does no TLS"),
             ({"client_ca": "x.pem"}, "--client-ca: the ingress"),
             ({"listen": "0.0.0.0:50051"}, "--listen: 0.0.0.0:50051 can be reached"),
@@ -232,7 +234,7 @@ class TestApplication:
         assert words in str(caught.value)
 
     def test_the_configuration_that_is_shipped_holds(self) -> None:
-        import yaml
+        import yaml  # noqa: PLC0415 - comes with Ray
         from ray.serve.schema import ServeDeploySchema  # noqa: PLC0415
 
         from cloud.ray_program import APPLICATION, INGRESS  # noqa: PLC0415
@@ -247,6 +249,25 @@ class TestApplication:
         deployment = built._bound_deployment
         assert [each.name for each in application.deployments] == [deployment.name]
         assert deployment.max_ongoing_requests == 4 * 64 + 64
+
+    def test_a_replica_that_cannot_start_says_so(self, tmp_path: Path) -> None:
+        class Unlucky(self.replicas.VerifierReplica):  # type: ignore[misc, name-defined]
+            async def _live(self, started: asyncio.Future[Any]) -> None:
+                raise MemoryError("no thread to be had")
+
+        options = self.replicas.parse_options({"target": save_tiny(tmp_path), "threads": 1})
+
+        async def run() -> None:
+            async with asyncio.timeout(20.0):
+                replica: Any = object.__new__(Unlucky)
+                await replica.__init__(options)  # as Serve does
+
+        root, handlers = logging.getLogger(), logging.getLogger().handlers[:]
+        try:
+            with pytest.raises(MemoryError, match="no thread"):
+                run_async(run())
+        finally:
+            root.handlers[:] = handlers
 
     def test_a_replica_whose_model_thread_is_gone_says_so(self, tmp_path: Path) -> None:
         status = health_pb2.HealthCheckResponse
