@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from simulator.acceptance.statistics import LAGS, RUNS, burstiness
+from simulator.acceptance.statistics import LAGS, burstiness
 from simulator.acceptance.trace import GuessedText, GuessTrace
 from simulator.cost import FittedCost, Work
 
@@ -13,6 +13,14 @@ CHAIN = 8
 """Length of the drafted chain for which tokens per round are told."""
 BINS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Limits between bins of confidence."""
+_RUNS = (4, 8)
+_LAGS = (1, 4)
+_HEADER = (
+    *("tokens", "first", "within 4"),
+    *(f"run of {length}" for length in _RUNS),
+    *(f"r({lag})" for lag in _LAGS),
+    f"round of {CHAIN}",
+)
 
 
 def cost_lines(role: str, fitted: FittedCost) -> list[str]:
@@ -44,10 +52,10 @@ def trace_lines(trace: GuessTrace) -> list[str]:
     for temperature in sorted({text.temperature for text in trace.texts}):
         texts = trace.chosen(temperature=temperature)
         lines += [
-            f"{trace.draft} for {trace.target} at temperature {temperature:g}",
+            f"{trace.draft} for {trace.target} at temperature {temperature:g} (as recorded/if draws were independent)",
             _row(
                 "category",
-                ["tokens", "first", "within 4", *_run_names(), *_lag_names(), *_round_names()],
+                [*_HEADER],
             ),
         ]
         by_category = sorted(texts, key=lambda text: text.category)
@@ -61,25 +69,13 @@ def trace_lines(trace: GuessTrace) -> list[str]:
 def _category_row(name: str, texts: Sequence[GuessedText]) -> str:
     found = burstiness(texts)
     cells = [str(found.num_positions), f"{found.acceptance:.2f}", f"{found.within(4):.2f}"]
-    # Runs as they were, and as independent draws of the same rate would have them.
-    cells += [f"{found.run_at_least(n):.2f}/{found.acceptance**n:.2f}" for n in RUNS[1:]]
-    cells += [f"{value:+.2f}" for value in found.autocorrelation]
+    # As it was, and as independent draws of the same rate would have it.
+    cells += [f"{found.run_at_least(n):.2f}/{found.acceptance**n:.2f}" for n in _RUNS]
+    cells += [f"{found.autocorrelation[LAGS.index(lag)]:+.2f}" for lag in _LAGS]
     cells += [
         f"{found.tokens_per_round(CHAIN):.2f}/{found.independent_tokens_per_round(CHAIN):.2f}"
     ]
     return _row(name, cells)
-
-
-def _run_names() -> list[str]:
-    return [f"run {length}" for length in RUNS[1:]]
-
-
-def _lag_names() -> list[str]:
-    return [f"r({lag})" for lag in LAGS]
-
-
-def _round_names() -> list[str]:
-    return [f"round of {CHAIN}"]
 
 
 def _confidence_lines(trace: GuessTrace, texts: Sequence[GuessedText]) -> list[str]:
