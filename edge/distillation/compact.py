@@ -1,7 +1,7 @@
 """A draft in one small file: low-bit weights, to be shipped; and back to a folder that can be loaded.
 
     layers            Q5_1   6 bits a weight, blocks of 32 with scale and least value
-    frequent rows     Q8_0   embeddings of the tokens that it can say; they are its output matrix too
+    frequent rows     Q5_1   embeddings of the tokens that it can say; they are its output matrix too
     rare rows         Q4_0   embeddings of all other tokens, which it only reads
     all else          float32: norms, a few hundred numbers each
 
@@ -48,7 +48,7 @@ class CompactTypes:
     """GGUF's names of the types."""
 
     layers: str = "Q5_1"
-    frequent: str = "Q8_0"
+    frequent: str = "Q5_1"
     rare: str = "Q4_0"
 
 
