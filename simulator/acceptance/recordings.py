@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paceline.errors import ConfigError
-from simulator.acceptance.trace import GuessTrace, read_trace
+from simulator.acceptance.guess_trace import GuessTrace, read_trace
 from simulator.calibration.cost_file import Calibration, read_costs
 
 FOLDER = Path(__file__).parent.parent / "recordings"

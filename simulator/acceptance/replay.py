@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Protocol
 
 from paceline.errors import ConfigError
-from simulator.acceptance.trace import MOST_RANKS, GuessedText, GuessTrace
+from simulator.acceptance.guess_trace import MOST_RANKS, GuessedText, GuessTrace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from paceline.prompts import PromptLine
 from paceline.sampling.coupled import Sampler
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import Position, TokenId
-from simulator.acceptance.trace import MOST_RANKS, Confidence, GuessedText
+from simulator.acceptance.guess_trace import MOST_RANKS, Confidence, GuessedText
 
 LOGITS = Confidence(unit="logits", step=0.0625)
 TOKENS = Confidence(unit="tokens", step=1.0)

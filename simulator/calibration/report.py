@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from simulator.acceptance.statistics import LAGS, burstiness
-from simulator.acceptance.trace import GuessedText, GuessTrace
+from simulator.acceptance.bursts import LAGS, burstiness
+from simulator.acceptance.guess_trace import GuessedText, GuessTrace
 from simulator.cost import FittedCost, Work
 
 CHAIN = 8

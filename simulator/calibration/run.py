@@ -22,7 +22,7 @@ from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import ConfigError
 from paceline.prompts import PromptLine
 from paceline.sampling.settings import SamplingSettings
-from simulator.acceptance.trace import GuessTrace, write_trace
+from simulator.acceptance.guess_trace import GuessTrace, write_trace
 from simulator.calibration.collecting import Collection
 from simulator.calibration.cost_file import Calibration, write_costs
 from simulator.calibration.draft_steps import time_lookup, time_model_draft

@@ -18,7 +18,7 @@ from paceline.prompts import Message, PromptLine
 from paceline.sampling.coupled import Sampler
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import Position, TokenId
-from simulator.acceptance.trace import read_trace
+from simulator.acceptance.guess_trace import read_trace
 from simulator.calibration.command import calibrate
 from simulator.calibration.cost_file import read_costs
 from simulator.calibration.low_bit import load_low_bit, rounded

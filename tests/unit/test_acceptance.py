@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from paceline.errors import ConfigError
-from simulator.acceptance.replay import Acceptance, IndependentAcceptance, ReplayedAcceptance
-from simulator.acceptance.statistics import LAGS, burstiness
-from simulator.acceptance.trace import (
+from simulator.acceptance.bursts import LAGS, burstiness
+from simulator.acceptance.guess_trace import (
     Confidence,
     GuessedText,
     GuessTrace,
     read_trace,
     write_trace,
 )
+from simulator.acceptance.replay import Acceptance, IndependentAcceptance, ReplayedAcceptance
 
 
 def text(

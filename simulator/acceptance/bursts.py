@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simulator.acceptance.trace import MOST_RANKS, GuessedText
+from simulator.acceptance.guess_trace import MOST_RANKS, GuessedText
 
 LAGS = (1, 2, 4, 8)
 RUNS = (1, 2, 4, 8, 16)
