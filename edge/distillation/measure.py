@@ -74,8 +74,9 @@ class Tally:
         return sum(self.by_category.values(), start=Guesses())
 
     def rows(self) -> Mapping[str, Guesses]:
-        """Return the categories by name, and their total."""
-        return dict(sorted(self.by_category.items())) | {"all": self.total}
+        """Return the categories by name, and their total; nothing was judged in those that are left out."""
+        judged = {name: value for name, value in self.by_category.items() if value.num_positions}
+        return dict(sorted(judged.items())) | {"all": self.total}
 
 
 def ranks(logits_TW: Tensor, output_ids_W: Tensor, top_tokens_T: Tensor) -> Tensor:

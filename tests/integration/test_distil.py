@@ -174,7 +174,7 @@ def test_an_edge_drafts_with_it_as_the_student_would(
     named = draft
     if is_packed:
         named = tmp_path / "tiny.draft"
-        pack_draft(draft, named, types=CompactTypes(layers="Q8_0", rare="Q8_0"))
+        pack_draft(draft, named, types=CompactTypes(layers="Q8_0", frequent="Q8_0", rare="Q8_0"))
     drafter = load_drafter(str(named), tokenizer=tokenizer)
     text = tokenizer.encode("def f():")
     generation = drafter.open(
@@ -217,8 +217,8 @@ def test_a_packed_draft_is_small_and_guesses_the_same(run: Path, tmp_path: Path,
         run, replace(TRAINING, name=f"{head}-head", head=head), progress=Progress()
     )
     file = tmp_path / "tiny.draft"
-    low = pack_draft(folder, tmp_path / "low.draft", types=CompactTypes(rare="Q4_0"))
-    size = pack_draft(folder, file, types=CompactTypes(layers="Q8_0", rare="Q8_0"))
+    low = pack_draft(folder, tmp_path / "low.draft", types=CompactTypes())
+    size = pack_draft(folder, file, types=CompactTypes(layers="Q8_0", frequent="Q8_0", rare="Q8_0"))
     assert low < size == file.stat().st_size
     assert size < 0.8 * (folder / "model.safetensors").stat().st_size
     assert read_description(file)["layers"] == [0]
@@ -245,6 +245,7 @@ def test_the_report_says_what_the_draft_is_worth(run: Path, draft: Path) -> None
     assert everything["within"] == sorted(everything["within"])
     parts = [row["positions"] for name, row in report["temperature_0"].items() if name != "all"]
     assert sum(parts) == everything["positions"]
+    assert all(parts)
     assert report["costs"]["draft_s"] > 0
     assert set(report["best_chain"]) == {"rtt_20_ms", "rtt_60_ms", "rtt_200_ms"}
     assert (draft / "report.png").read_bytes().startswith(b"\x89PNG")
