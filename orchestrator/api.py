@@ -63,7 +63,8 @@ class Api:
         application = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
         application.router.add_get("/health", self._health)
         application.router.add_get("/api/fleet", self._fleet)
-        application.router.add_get("/api/events", self._events)
+        # HEAD would follow for ever and never be told anything.
+        application.router.add_get("/api/events", self._events, allow_head=False)
         application.router.add_get("/api/edges/{edge}", self._edge)
         application.router.add_get("/api/edges/{edge}/history", self._history)
         application.router.add_post("/api/edges/{edge}/pin", self._pin)
@@ -118,7 +119,7 @@ class Api:
 
     async def _history(self, request: web.Request) -> web.Response:
         edge, last_s = request.match_info["edge"], _last_s(request)
-        self._service.edge(edge)
+        self._service.check_edge(edge)
         now_s = unix_s()
         points = await self._service.history.edge(edge, since_s=now_s - last_s)
         decisions = await self._service.history.decisions(

@@ -125,12 +125,20 @@ class Service:
         Raises:
             UnknownEdgeError: there is none of that name.
         """
-        edge = self._fleet.edges.get(edge_id)
-        if edge is None:
-            raise _unknown_edge(edge_id, self._fleet)
+        self.check_edge(edge_id)
+        edge = self._fleet.edges[edge_id]
         now_s = self._clock.now_s()
         text = explain(self._fleet, edge_id, now_s=now_s)
         return self._board.edge_details(edge, explanation=text, now_s=now_s)
+
+    def check_edge(self, edge_id: str) -> None:
+        """Raise unless the edge is known.
+
+        Raises:
+            UnknownEdgeError: there is none of that name.
+        """
+        if edge_id not in self._fleet.edges:
+            raise _unknown_edge(edge_id, self._fleet)
 
     async def pin(self, edge_id: str, *, draft_length: int | None) -> None:
         """Fix an edge's draft length, or let it go; the policy follows with the next tick.
@@ -138,8 +146,7 @@ class Service:
         Raises:
             UnknownEdgeError: there is none of that name.
         """
-        if edge_id not in self._fleet.edges:
-            raise _unknown_edge(edge_id, self._fleet)
+        self.check_edge(edge_id)
         order = Pinned(edge_id=edge_id, draft_length=draft_length)
         self._fleet = fold(self._fleet, [order])
         self._is_plan_owed = True

@@ -146,6 +146,8 @@ def test_the_api_is_closed_to_other_pages(served: Child) -> None:
                 assert "unsafe" not in policy
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
                 page, tag = await answer.text(), answer.headers["ETag"]
+            async with session.head(f"{url}/api/events") as answer:
+                assert answer.status == 405
             assert '<script type="module" src="/app.js"></script>' in page
             assert " style=" not in page
             assert " onclick" not in page
