@@ -6,7 +6,7 @@ No text is kept: a rank says nothing of the words. A trace is a JSON file:
     sha256      of all else, written as JSON with sorted keys and without spaces
     draft, target, made      names, and how it was recorded
     width       most candidates that the draft has for a position: ranks are 1 to width
-    abstains    whether confidence 0 means that the draft had no guess at all
+    abstains    whether the draft may have no guess: then confidence counts tokens, and is 0 where it had none
     confidence  {"unit": "logits", "step": 0.0625}: one byte counts steps, 255 is that or more
     texts       each with prompt (its id), category, temperature, seed, prompt_tokens, ended (by a stop token),
                 ranks (one digit of base 17 for each token: 1 to 9, a to g are ranks 1 to 16, 0 is none of them)
@@ -113,7 +113,7 @@ class GuessTrace:
     width: int = MOST_RANKS
     """Most candidates for a position."""
     abstains: bool = False
-    """At confidence 0 the draft had no candidate."""
+    """The confidence counts the tokens that the draft would guess in a row; at 0 it had no candidate."""
     confidence: Confidence
     made: Mapping[str, str] = field(default_factory=dict)
     """How: dtype, versions, command ..."""
@@ -123,6 +123,10 @@ class GuessTrace:
         """Check every field."""
         if not 1 <= self.width <= MOST_RANKS:
             raise ConfigError(f"width: got {self.width}, expected 1 to {MOST_RANKS}")
+        if self.abstains and self.confidence.unit != "tokens":
+            raise ConfigError(
+                f"confidence.unit: got {self.confidence.unit!r}, expected 'tokens' of a draft that abstains"
+            )
         if not self.texts:
             raise ConfigError("texts: got none, expected at least one")
         for text in self.texts:

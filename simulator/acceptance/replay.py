@@ -15,6 +15,9 @@ from typing import Protocol
 from paceline.errors import ConfigError
 from simulator.acceptance.guess_trace import MOST_RANKS, GuessedText, GuessTrace
 
+ENDLESS = 1 << 30
+"""As a reach: the draft never stops by itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
@@ -26,6 +29,8 @@ class Guess:
     """How many the draft could name; 0: it has no guess here."""
     confidence: float
     """In the unit of the trace; how sure the draft is of its first candidate."""
+    reach: int = ENDLESS
+    """How many tokens in a row the draft would guess from here without hearing of a commit."""
 
     def matches(self, candidate: int) -> bool:
         """Return whether a candidate, counted from 1, is the target's token."""
@@ -96,11 +101,14 @@ class ReplayedAcceptance:
         text = self._texts[index]
         place -= self._ends[index] - len(text.ranks)
         sure = text.confidence[place]
-        silent = self._trace.abstains and sure == 0
+        reach = ENDLESS
+        if self._trace.abstains:
+            reach = round(sure * self._trace.confidence.step)
         return Guess(
             rank=text.ranks[place],
-            num_candidates=0 if silent else self._trace.width,
+            num_candidates=self._trace.width if reach else 0,
             confidence=sure * self._trace.confidence.step,
+            reach=reach,
         )
 
 
