@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paceline.drafter import Drafter
 from paceline.errors import ConfigError
-from paceline.sampling.settings import SamplingSettings
-from paceline.tokens import TokenId
 from simulator.acceptance.bursts import LAGS, burstiness
-from simulator.acceptance.drafter import SimulatedDrafter
 from simulator.acceptance.guess_trace import (
     Confidence,
     GuessedText,
@@ -25,7 +20,12 @@ from simulator.acceptance.guess_trace import (
     read_trace,
     write_trace,
 )
-from simulator.acceptance.replay import Acceptance, IndependentAcceptance, ReplayedAcceptance
+from simulator.acceptance.replay import (
+    ENDLESS,
+    Acceptance,
+    IndependentAcceptance,
+    ReplayedAcceptance,
+)
 
 
 def text(
@@ -153,6 +153,8 @@ def test_a_draft_that_abstains_has_no_candidate() -> None:
     trace = replace(TRACE, width=1, abstains=True, confidence=tokens, texts=(silent,))
     replayed = ReplayedAcceptance(trace, seed=0)
     assert [replayed.at(position).num_candidates for position in range(3)] == [0, 1, 1]
+    assert [replayed.at(position).reach for position in range(3)] == [0, 4, 4]
+    assert ReplayedAcceptance(TRACE, seed=0).at(0).reach == ENDLESS
 
 
 def test_independent_draws_have_their_rates() -> None:
@@ -205,51 +207,3 @@ def test_a_run_that_the_end_cuts_off_counts_as_far_as_it_was_seen() -> None:
     assert found.run_at_least(4) == pytest.approx(1 / 3)
     assert math.isnan(burstiness([text("1", [1, 1])]).autocorrelation[0])
     assert burstiness([text("1", [2, 1, 5])]).within(4) == pytest.approx(2 / 3)
-
-
-def test_a_simulated_draft_is_right_where_the_real_one_was() -> None:
-    def target(text: Sequence[TokenId]) -> TokenId:
-        return TokenId((31 * len(text) + sum(text)) % 50)
-
-    recorded = replace(TRACE, texts=(text("1", [1, 1, 2, 1, 1, 0]),))
-    drafter: Drafter = SimulatedDrafter(
-        "recorded",
-        oracle=target,
-        choose=lambda sampling: ReplayedAcceptance(recorded, seed=sampling.seed),
-        vocabulary_size=50,
-    )
-    prompt = [TokenId(token) for token in (4, 5, 6)]
-    draft = drafter.open(prompt_length=3, max_tokens=6, sampling=SamplingSettings(seed=1))
-    own = list(prompt)
-    for _ in range(6):
-        own.append(target(own))
-    guessed = draft.extend(prompt, 4)
-    assert len(guessed) == 4
-    assert guessed[:2] == tuple(own[3:5])
-    assert guessed[2] != own[5]
-    # From the right text on it is right again, one call or several.
-    assert draft.extend(own[:6], 2) == tuple(own[6:8])
-    assert draft.extend(own[:7], 1, num_guessed=1) == (own[7],)
-    assert draft.extend(own[:8], 1) != (own[8],)
-
-
-def test_a_simulated_draft_that_abstains_guesses_as_far_as_the_real_one() -> None:
-    ranks_, reach = [0, 1, 1, 1, 1, 1], [0, 3, 4, 4, 4, 0]
-    recorded = replace(
-        TRACE,
-        width=1,
-        abstains=True,
-        confidence=Confidence(unit="tokens", step=1.0),
-        texts=(replace(TRACE.texts[0], ranks=bytes(ranks_), confidence=bytes(reach)),),
-    )
-    draft = SimulatedDrafter(
-        "recorded",
-        oracle=lambda text: TokenId(len(text)),
-        choose=lambda sampling: ReplayedAcceptance(recorded, seed=sampling.seed),
-        vocabulary_size=50,
-    ).open(prompt_length=1, max_tokens=6, sampling=SamplingSettings())
-    one = [TokenId(0)]
-    assert draft.extend(one, 4) == ()
-    assert draft.extend([*one, TokenId(1)], 9) == (2, 3, 4)
-    assert draft.extend([*one, TokenId(1), TokenId(2)], 9, num_guessed=1) == (3, 4)
-    assert draft.extend([*one, TokenId(1), TokenId(2)], 9) == (3, 4, 5)  # then it has none
