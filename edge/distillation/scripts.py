@@ -35,7 +35,7 @@ CATEGORIES = {
     "reading": 0.4,
 }
 """Share of each kind of script. reading: licensed text, where the target writes nothing and only its laws are kept. That
-takes a fifth of the time of writing or less, and what a student lacks first is text that it has not seen."""
+takes less than a third of the time of writing, and what a student lacks first is text that it has not seen."""
 
 _TEMPLATES = {
     "question": templates.QUESTION,
