@@ -43,7 +43,9 @@ async def keep_asking(url: str, *, model: str, max_tokens: int) -> None:
 
 
 async def explained(dashboard: str, edge_id: str) -> str:
-    """Return why the orchestrator told an edge what it did, in a sentence.
+    """Return how far the orchestrator told an edge to draft and why, in a sentence.
+
+    What its policy says about verifiers is left out: an edge of the demo stays on its link.
 
     Raises:
         aiohttp.ClientError: the orchestrator is gone, or knows no such edge.
@@ -54,4 +56,6 @@ async def explained(dashboard: str, edge_id: str) -> str:
         session.get(f"{dashboard}/api/edges/{edge_id}") as response,
     ):
         policy = (await response.json())["policy"]
-    return str(policy["explanation"]) if policy else "it answered too quickly to plan for it"
+    if not policy:
+        return "nothing: it answered too quickly to plan for it"
+    return str(policy["explanation"]).partition(" | ")[0]

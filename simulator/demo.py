@@ -167,7 +167,7 @@ async def _compare(settings: DemoSettings, *, environment: Mapping[str, str]) ->
         console.print(_side_by_side(drafted, plain, settings))
         said = verdict(drafted.token_ids, plain.token_ids, dtype=settings.dtype)
         console.print(Text(said, style="bold"))
-        console.print(Text(f"\nThe orchestrator on this edge: {explanation}"))
+        console.print(Text(f"\nThe orchestrator told this edge: {explanation}."))
         if settings.stay:
             console.print(f"\nAnswering on until Ctrl-C; look at {house.dashboard}", soft_wrap=True)
             await _stay(settings, house)
