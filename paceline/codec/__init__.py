@@ -4,7 +4,7 @@ Decoding checks every bound the schema states, so that nothing behind this modul
 the state of a session can tell (is this id in the vocabulary, is this position in the log) the session checks.
 """
 
-from paceline.codec.cloud import decode_cloud, encode_cloud, parse_cloud
+from paceline.codec.cloud import decode_cloud, encode_cloud, parse_cloud, read_description
 from paceline.codec.control import (
     ControlValue,
     encode_control,
@@ -33,5 +33,6 @@ __all__ = [
     "parse_presence",
     "parse_status",
     "parse_telemetry",
+    "read_description",
     "read_edge",
 ]

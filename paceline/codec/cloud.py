@@ -43,6 +43,15 @@ _FINISH_BACK: dict[int, FinishReason | None] = {
 }
 
 
+def read_description(payload: bytes) -> pb.DescribeResponse:
+    """Return the answer to `Describe` in serialised bytes, as gRPC hands it to the edge.
+
+    Raises:
+        google.protobuf.message.DecodeError: the bytes are none.
+    """
+    return pb.DescribeResponse.FromString(payload)
+
+
 def parse_cloud(payload: bytes) -> CloudMessage:
     """Return what a verifier sent, from its serialised bytes.
 

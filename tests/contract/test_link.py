@@ -1,4 +1,4 @@
-"""What every link promises, whatever carries it. Each test runs over gRPC and in memory."""
+"""What every link promises, whatever carries it. Each test runs over gRPC, in memory, and over a simulated network."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from harness.event_loop import run_async
 from harness.link_rigs import Peer, Rig, grpc_rig, memory_rig
+from harness.virtual_rig import virtual_rig
 
 from paceline.client.link import Link
 from paceline.codec import encode_cloud, encode_edge
@@ -23,9 +24,12 @@ from paceline.tokens import Position, TokenId
 Body = Callable[[Link, Peer], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory", "grpc"])
+RIGS: dict[str, Rig] = {"memory": memory_rig, "grpc": grpc_rig, "virtual": virtual_rig}
+
+
+@pytest.fixture(params=RIGS)
 def rig(request: pytest.FixtureRequest) -> Rig:
-    return memory_rig if request.param == "memory" else grpc_rig
+    return RIGS[request.param]
 
 
 def _run(rig: Rig, body: Body, *, silence_s: float = 10.0) -> None:

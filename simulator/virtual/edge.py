@@ -1,0 +1,215 @@
+"""A simulated edge: the client of a real one, its controller, and somebody who asks one thing after the other."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from numpy.random import Generator
+
+from edge.controller import Activity, Controller
+from edge.steering import LengthPolicy, Steering
+from paceline.client.client import Client, Host
+from paceline.client.outcome import EndReason, Statistics
+from paceline.client.settings import ConnectionSettings, DraftingSettings
+from paceline.control.drafting import Bounds, Drafting
+from paceline.errors import PacelineError
+from paceline.sampling.settings import SamplingSettings
+from paceline.settings import Address
+from paceline.tokens import TokenId
+from simulator.virtual.channel import Path
+from simulator.virtual.connector import VirtualConnector
+from simulator.virtual.draft import DraftSettings, SimulatedDrafter
+from simulator.virtual.events import Tell
+from simulator.virtual.machine import MachineClock, Occupation, VirtualThread
+from simulator.virtual.target import ToyTarget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked for."""
+
+    prompt: tuple[TokenId, ...]
+    max_tokens: int
+    seed: int = 0
+    at_s: float = 0.0
+    """Not before this time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeSettings:
+    """An edge, its machine, and what is asked there."""
+
+    requests: tuple[Request, ...]
+    """One after the other; one that fails is asked again after `pause_s`."""
+    draft: DraftSettings | None = DraftSettings()  # noqa: RUF009 - frozen
+    """None drafts nothing."""
+    drafting: DraftingSettings = DraftingSettings()  # noqa: RUF009 - frozen
+    length_policy: LengthPolicy = LengthPolicy.FIXED
+    connection: ConnectionSettings = ConnectionSettings()  # noqa: RUF009 - frozen
+    pause_s: float = 0.5
+    max_attempts: int = 50
+    """How often a request is asked before the world gives up."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Asked:
+    """One try at a request: what was handed out, piece by piece, and how it ended."""
+
+    request: Request
+    pieces: list[TokenId] = field(default_factory=list)
+    first_position: int | None = None
+    reason: EndReason | None = None
+    error: PacelineError | None = None
+    statistics: Statistics | None = None
+
+
+class SimulatedEdge:
+    """See the module.
+
+    Args:
+        name: for the log.
+        settings: the program, its machine, and what is asked.
+        target: what its verifiers serve.
+        paths: to the verifiers, the preferred one first.
+        generator: draws what is left to chance.
+        tell: told what happens, if anybody wants to know.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        settings: EdgeSettings,
+        target: ToyTarget,
+        paths: Mapping[Address, Path],
+        generator: Generator,
+        tell: Tell | None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.paths = dict(paths)
+        self.clock = MachineClock(origin_s=float(generator.integers(1, 10_000_000)))
+        self.occupation = Occupation()
+        self.asked: list[Asked] = []
+        self.num_answered = 0
+        self.is_done = asyncio.Event()
+        self.num_lives = 0
+        self._target = target
+        self._generator = generator
+        self._tell = tell
+        self._task: asyncio.Task[None] | None = None
+        self._drafter: SimulatedDrafter | None = None
+
+    @property
+    def num_open_drafts(self) -> int:
+        """Memories of generations that the drafter of the last life holds."""
+        return self._drafter.num_open if self._drafter else 0
+
+    @property
+    def answers(self) -> Sequence[Asked]:
+        """The tries that came to their end."""
+        return [one for one in self.asked if one.reason is not None]
+
+    # --- what may happen to it
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Start the program, unless it runs: it asks what was not answered yet."""
+        if self._task is None and not self.is_done.is_set():
+            self._task = group.create_task(self._live())
+
+    def kill(self) -> None:
+        """End the program like SIGKILL: it does not say goodbye, its machine closes its connections."""
+        if self._task is None or self.is_done.is_set():
+            return
+        self._note("killed")
+        for path in self.paths.values():
+            path.edge_died()
+        self._task.cancel()
+        self._task = None
+
+    # --- the program
+
+    async def _live(self) -> None:
+        self.num_lives += 1
+        self._note("started", life=self.num_lives)
+        settings, activity = self.settings, Activity()
+        async with self._client(activity) as client, asyncio.TaskGroup() as group:
+            controller = None
+            if settings.length_policy is not LengthPolicy.FIXED:
+                controller = group.create_task(_controller(client, settings, activity).run())
+            while self.num_answered < len(settings.requests):
+                request = settings.requests[self.num_answered]
+                await asyncio.sleep(request.at_s - asyncio.get_running_loop().time())
+                if await self._ask(client, request):
+                    self.num_answered += 1
+                elif len(self.asked) >= settings.max_attempts:
+                    break
+                else:
+                    await asyncio.sleep(settings.pause_s)
+            if controller is not None:
+                controller.cancel()
+        self._note("done")
+        self.is_done.set()
+
+    async def _ask(self, client: Client, request: Request) -> bool:
+        """Generate once; return whether it came to its end."""
+        asked = Asked(request=request)
+        self.asked.append(asked)
+        self._note("asks", request=self.num_answered, attempt=len(self.asked))
+        async with client.generate(
+            prompt_ids=request.prompt,
+            max_tokens=request.max_tokens,
+            sampling=SamplingSettings(temperature=0.0, seed=request.seed),
+        ) as generation:
+            try:
+                async for piece in generation:
+                    if asked.first_position is None:
+                        asked.first_position = piece.position
+                    asked.pieces.extend(piece.token_ids)
+            except PacelineError as error:
+                asked.error = error
+            else:
+                asked.reason = generation.result.finish_reason
+        asked.statistics = generation.statistics
+        if asked.error is not None:
+            self._note("failed", reason=asked.error.reason, error=str(asked.error))
+        else:
+            self._note("answered", tokens=len(asked.pieces))
+        return asked.error is None
+
+    def _client(self, activity: Activity) -> Client:
+        settings = self.settings
+        drafter = self._drafter = None
+        if settings.draft is not None:
+            drafter = self._drafter = SimulatedDrafter(
+                self._target,
+                settings=settings.draft,
+                occupation=self.occupation,
+                tell=self._tell,
+            )
+        return Client(
+            verifiers=tuple(self.paths),
+            tokenizer=self._target.tokenizer,
+            drafter=drafter,
+            drafting=settings.drafting,
+            connection=settings.connection,
+            connector=VirtualConnector(self.paths, settings=settings.connection, clock=self.clock),
+            observer=activity,
+            host=Host(
+                clock=self.clock, worker=VirtualThread(self.occupation), generator=self._generator
+            ),
+        )
+
+    def _note(self, kind: str, **fields: float | str) -> None:
+        if self._tell is not None:
+            self._tell(kind, **fields)
+
+
+def _controller(client: Client, settings: EdgeSettings, activity: Activity) -> Controller:
+    drafting = settings.drafting
+    steering = Steering(
+        start=Drafting(draft_length=drafting.draft_length, window=drafting.window),
+        length_policy=settings.length_policy,
+        bounds=Bounds(window_most=drafting.window),
+    )
+    return Controller(client, steering=steering, activity=activity)

@@ -1,0 +1,231 @@
+"""An event loop whose clock jumps to the next timer when nothing else is left to do: a minute passes in no time.
+
+Only for coroutines that wait for timers and for each other: threads and sockets are refused. The same program does the
+same in every process: tasks have hashes that count up, since sets of them (in task groups, in asyncio.wait) would
+otherwise be ordered by address.
+"""
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
+from types import CodeType
+from typing import Any, NoReturn, TypeVar
+
+Result = TypeVar("Result")
+
+LONGEST_S = 86_400.0
+"""A program that is not over after a day of virtual time waits for nothing."""
+
+MAX_ROUNDS = 100_000
+"""Rounds of the loop in one instant; a program that needs more goes in circles."""
+
+RESOLUTION_S = 1e-9
+"""Timers so close together go off together."""
+
+MAX_TASKS_TOLD = 40
+"""Of a program that stands still."""
+
+
+class StandstillError(RuntimeError):
+    """The program will never end. The message tells which task waits where, and the story so far."""
+
+
+class DeadlockError(StandstillError):
+    """Nothing is scheduled and the program is not over: every task waits for another one."""
+
+
+class LivelockError(StandstillError):
+    """The program goes in circles without any time passing."""
+
+
+class OverdueError(StandstillError):
+    """The program is not over at the time by which it should be."""
+
+
+def no_story() -> Sequence[str]:
+    """Return no lines: nobody keeps a log."""
+    return ()
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """See the module.
+
+    Args:
+        longest_s: virtual time after which the program should be over.
+        story: returns what happened lately, in lines, for the message of an error.
+    """
+
+    def __init__(
+        self, *, longest_s: float = LONGEST_S, story: Callable[[], Sequence[str]] = no_story
+    ) -> None:
+        super().__init__()
+        self._now_s = 0.0
+        self._longest_s = longest_s
+        self._story = story
+        self._num_rounds = 0
+        self._numbers = itertools.count(1)
+        # What asyncio.BaseEventLoop expects of those who derive from it.
+        self._selector = self
+        self._clock_resolution = RESOLUTION_S
+        self.set_task_factory(_numbered)  # type: ignore[arg-type]
+
+    def time(self) -> float:
+        """Return the virtual time in seconds; it begins at 0."""
+        return self._now_s
+
+    def next_number(self) -> int:
+        """Return the number of the next task."""
+        return next(self._numbers)
+
+    # --- in place of a selector
+
+    def select(self, timeout: float | None) -> Sequence[object]:
+        """Move the clock to the next timer if nothing is ready.
+
+        Raises:
+            StandstillError: the program will never end.
+        """
+        if timeout is None:
+            raise DeadlockError(self._told("every task waits for another one"))
+        if timeout <= 0.0:
+            self._num_rounds += 1
+            if self._num_rounds > MAX_ROUNDS:
+                raise LivelockError(self._told(f"{MAX_ROUNDS} rounds passed in one instant"))
+            return ()
+        self._num_rounds = 0
+        self._now_s = max(self._now_s, self._scheduled[0].when())  # type: ignore[attr-defined]
+        if self._now_s > self._longest_s:
+            raise OverdueError(self._told(f"not over after {self._longest_s:g} s"))
+        return ()
+
+    def _process_events(self, event_list: Sequence[object]) -> None:
+        """Nothing comes from outside."""
+
+    def _write_to_self(self) -> None:
+        """The loop never sleeps, so nothing need wake it."""
+
+    # --- what does not fit in
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Schedule a callback; from the loop's own thread only, as asyncio's handler of Ctrl-C does."""
+        if self.is_running() and threading.get_ident() != self._thread_id:  # type: ignore[attr-defined]
+            _refuse("another thread")
+        return self.call_soon(callback, *args, context=context)
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:  # type: ignore[override]
+        """Refuse: what a thread does takes no virtual time and ends when it likes."""
+        del executor, args
+        _refuse(f"a thread, for {getattr(func, '__qualname__', func)}")
+
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> NoReturn:  # type: ignore[override]
+        """Refuse."""
+        del fd, callback, args
+        _refuse("a socket")
+
+    def add_writer(self, fd: Any, callback: Any, *args: Any) -> NoReturn:  # type: ignore[override]
+        """Refuse."""
+        del fd, callback, args
+        _refuse("a socket")
+
+    async def create_connection(self, *args: Any, **named: Any) -> NoReturn:
+        """Refuse."""
+        del args, named
+        _refuse("a socket")
+
+    async def create_server(self, *args: Any, **named: Any) -> NoReturn:
+        """Refuse."""
+        del args, named
+        _refuse("a socket")
+
+    async def subprocess_exec(self, *args: Any, **named: Any) -> NoReturn:
+        """Refuse."""
+        del args, named
+        _refuse("a process")
+
+    # --- errors
+
+    def _told(self, what: str) -> str:
+        tasks = sorted(asyncio.all_tasks(self), key=_number)
+        lines = [
+            f"nothing will come of it any more at {self._now_s:.6f} s of virtual time: {what}",
+            f"tasks ({len(tasks)}):",
+            *(f"  {_where(task)}" for task in tasks[:MAX_TASKS_TOLD]),
+        ]
+        story = self._story()
+        if story:
+            lines += ["the story so far:", *(f"  {line}" for line in story)]
+        return "\n".join(lines)
+
+
+class _NumberedTask(asyncio.Task[Any]):
+    """A task whose hash says when it was made."""
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: VirtualLoop, **named: Any) -> None:
+        self.number = loop.next_number()  # before asyncio registers the task, which hashes it
+        super().__init__(coro, loop=loop, **named)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+def _numbered(
+    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **named: Any
+) -> asyncio.Task[Any]:
+    assert isinstance(loop, VirtualLoop)
+    return _NumberedTask(coro, loop=loop, **named)
+
+
+def _number(task: asyncio.Task[Any]) -> int:
+    return hash(task)
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    """Return a task's number, and the functions it is in, with the line of the innermost one that is not asyncio's."""
+    names: list[str] = []
+    place = ""
+    inner: Any = task.get_coro()
+    while inner is not None:
+        frame = getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None)
+        if frame is None:
+            break
+        code: CodeType = frame.f_code
+        if "asyncio" not in code.co_filename:
+            names.append(code.co_qualname)
+            place = f"{code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
+        inner = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
+    return f"task {hash(task)}: {' > '.join(names) or 'not begun'} at {place or '?'}"
+
+
+def _refuse(what: str) -> NoReturn:
+    raise RuntimeError(
+        f"virtual time: got {what}, expected only coroutines that wait for timers and for each other; bring a simulated "
+        "one, or run this in real time"
+    )
+
+
+def run_virtually(
+    main: Coroutine[Any, Any, Result],
+    *,
+    longest_s: float = LONGEST_S,
+    story: Callable[[], Sequence[str]] = no_story,
+) -> Result:
+    """Run a coroutine to its end in virtual time, which begins at 0.
+
+    Args:
+        main: the program.
+        longest_s: virtual time after which it should be over.
+        story: returns what happened lately, in lines; told if it never ends.
+
+    Raises:
+        StandstillError: the program will never end, or not within `longest_s`.
+    """
+
+    def make() -> VirtualLoop:
+        return VirtualLoop(longest_s=longest_s, story=story)
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        return runner.run(main)

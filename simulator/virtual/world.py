@@ -1,0 +1,204 @@
+"""A world of simulated edges, verifiers and links: made from one frozen value, run to its end in virtual time.
+
+    settings = WorldSettings(edges=(EdgeSettings(requests=(...)),), verifiers=(VerifierSettings(),), seed=7)
+    log = EventLog()
+    result = run(settings, log=log)
+    result.asked, log.lines()
+
+The same settings give the same log, to the byte, in any process.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from numpy.random import default_rng
+
+from paceline.errors import ConfigError
+from paceline.settings import Address
+from simulator.network import NetworkSettings
+from simulator.virtual.channel import Path
+from simulator.virtual.edge import Asked, EdgeSettings, SimulatedEdge
+from simulator.virtual.events import EventLog, Tell
+from simulator.virtual.loop import no_story, run_virtually
+from simulator.virtual.target import ToyTarget
+from simulator.virtual.verifier import SimulatedVerifier, VerifierSettings
+
+MANY = 1009
+"""More machines of a kind than any world has; tells seeds apart."""
+
+MARGIN_S = 60.0
+"""After the last lease, for what is still under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldSettings:
+    """Everything that decides what happens.
+
+    Raises:
+        ConfigError: there is no verifier.
+    """
+
+    edges: tuple[EdgeSettings, ...]
+    verifiers: tuple[VerifierSettings, ...]
+    seed: int = 0
+    target: ToyTarget = field(default_factory=ToyTarget)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    """Between every edge and every verifier, where `networks` says nothing else."""
+    networks: tuple[tuple[int, int, NetworkSettings], ...] = ()
+    """Of single ways: number of the edge, number of the verifier, settings."""
+    longest_s: float = 3600.0
+    """Virtual time after which all should have been answered."""
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if not self.verifiers:
+            raise ConfigError("verifiers: got none, expected at least one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What became of a world."""
+
+    asked: tuple[tuple[Asked, ...], ...]
+    """By edge: every try, in order."""
+    duration_s: float
+    """Virtual time until everything was answered."""
+    num_messages: int
+    """Carried by all links."""
+    bugs: tuple[Exception, ...]
+    """What a verifier's service raised and should not have."""
+
+
+Script = Callable[["World"], Awaitable[None]]
+"""What happens in a world besides its own business, faults for example."""
+
+
+class World:
+    """The machines and the ways between them; made inside the loop.
+
+    Args:
+        settings: everything that decides.
+        log: where to tell what happens, if anywhere.
+        group: runs the programs.
+    """
+
+    def __init__(
+        self, settings: WorldSettings, *, log: EventLog | None, group: asyncio.TaskGroup
+    ) -> None:
+        self.settings = settings
+        self.log = log
+        self.group = group
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count(1)
+        self.verifiers = [
+            SimulatedVerifier(
+                name=f"verifier{index}",
+                address=Address(host=f"10.0.0.{index + 1}", port=50051),
+                target=settings.target,
+                settings=one,
+                generator=default_rng((settings.seed, 1, index)),
+                tell=self._tell(f"verifier{index}"),
+            )
+            for index, one in enumerate(settings.verifiers)
+        ]
+        self.edges = [self._edge(index, one) for index, one in enumerate(settings.edges)]
+
+    def path(self, edge: int, verifier: int) -> Path:
+        """Return the way between two machines."""
+        return self.edges[edge].paths[self.verifiers[verifier].address]
+
+    @property
+    def paths(self) -> list[Path]:
+        """All ways."""
+        return [path for edge in self.edges for path in edge.paths.values()]
+
+    async def run(self, script: Script | None) -> float:
+        """Let everything be answered, then everything end; return the time of the last answer.
+
+        Raises:
+            AssertionError: something was left behind.
+        """
+        for verifier in self.verifiers:
+            verifier.start(self.group)
+        for edge in self.edges:
+            edge.start(self.group)
+        if script is not None:
+            await script(self)
+        for edge in self.edges:
+            await edge.is_done.wait()
+        duration_s = self._loop.time()
+        await self._settle()
+        for verifier in self.verifiers:
+            verifier.kill()
+        return duration_s
+
+    async def _settle(self) -> None:
+        """Wait until every session that was left behind has ended by itself."""
+        longest_s = max(
+            one.sessions.lease_s + one.sessions.silence_s for one in self.settings.verifiers
+        )
+        await asyncio.sleep(longest_s + MARGIN_S)
+        for verifier in self.verifiers:
+            assert verifier.is_idle(), f"{verifier.name}: sessions are left behind"
+        for edge in self.edges:
+            assert not edge.num_open_drafts, f"{edge.name}: drafts are left behind"
+
+    def _edge(self, index: int, settings: EdgeSettings) -> SimulatedEdge:
+        world, name = self.settings, f"edge{index}"
+        special = {(edge, verifier): one for edge, verifier, one in world.networks}
+        paths: dict[Address, Path] = {}
+        for number, verifier in enumerate(self.verifiers):
+            path = paths[verifier.address] = Path(
+                places=(name, verifier.name),
+                server=verifier,
+                settings=special.get((index, number), world.network),
+                seed=(world.seed * MANY + index) * MANY + number,
+                log=self.log,
+                numbers=self._numbers,
+            )
+            verifier.paths.append(path)
+        return SimulatedEdge(
+            name=name,
+            settings=settings,
+            target=world.target,
+            paths=paths,
+            generator=default_rng((world.seed, 0, index)),
+            tell=self._tell(name),
+        )
+
+    def _tell(self, name: str) -> Tell | None:
+        return None if self.log is None else self.log.tell(name, time=self._loop.time)
+
+
+def run(
+    settings: WorldSettings, *, script: Script | None = None, log: EventLog | None = None
+) -> Result:
+    """Run a world to its end.
+
+    Args:
+        settings: everything that decides what happens, but for the script.
+        script: what happens besides.
+        log: takes what happens; without one it is faster.
+
+    Raises:
+        StandstillError: it never comes to its end; tells the story.
+        ExceptionGroup: a program broke.
+        AssertionError: something was left behind.
+    """
+
+    async def main() -> Result:
+        async with asyncio.TaskGroup() as group:
+            world = World(settings, log=log, group=group)
+            duration_s = await world.run(script)
+        paths = world.paths
+        return Result(
+            asked=tuple(tuple(edge.asked) for edge in world.edges),
+            duration_s=duration_s,
+            num_messages=sum(path.up.num_messages + path.down.num_messages for path in paths),
+            bugs=tuple(bug for verifier in world.verifiers for bug in verifier.bugs),
+        )
+
+    story = log.story if log is not None else no_story
+    return run_virtually(main(), longest_s=settings.longest_s, story=story)

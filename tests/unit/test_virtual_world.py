@@ -1,0 +1,134 @@
+"""A world of real programs in virtual time: the target's text, and the same log everywhere."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.steering import LengthPolicy
+from paceline.tokens import TokenId
+from simulator.cost import Spread, StepCost
+from simulator.notation import parse_network
+from simulator.virtual.draft import DraftSettings
+from simulator.virtual.edge import EdgeSettings, Request
+from simulator.virtual.events import EventLog
+from simulator.virtual.model import ModelSettings
+from simulator.virtual.target import END_TOKEN, ToyTarget
+from simulator.virtual.verifier import VerifierSettings
+from simulator.virtual.world import WorldSettings, run
+
+ROOT = Path(__file__).parents[2]
+SPREAD = Spread(quantiles=(0.9, 0.95, 0.98, 1.0, 1.05, 1.2, 1.5))
+
+
+def _settings(*, seed: int = 1, num_edges: int = 2, **edge: object) -> WorldSettings:
+    return WorldSettings(
+        edges=tuple(
+            EdgeSettings(
+                requests=tuple(
+                    Request(
+                        prompt=tuple(map(TokenId, range(3, 8 + number))),
+                        max_tokens=40,
+                        seed=100 * number + index,
+                    )
+                    for index in range(2)
+                ),
+                length_policy=LengthPolicy.CLOSED_FORM,
+                draft=DraftSettings(spread=SPREAD),
+                **edge,  # type: ignore[arg-type]
+            )
+            for number in range(num_edges)
+        ),
+        verifiers=(VerifierSettings(model=ModelSettings(spread=SPREAD)), VerifierSettings()),
+        seed=seed,
+        network=parse_network("rtt=40ms,jitter=5ms,loss=1%,bandwidth=10mbit"),
+    )
+
+
+def _log(settings: WorldSettings) -> str:
+    log = EventLog()
+    run(settings, log=log)
+    return "\n".join(log.lines())
+
+
+def test_every_answer_is_the_targets_own_text() -> None:
+    settings = _settings()
+    result = run(settings)
+    assert not result.bugs
+    for edge, asked in zip(settings.edges, result.asked, strict=True):
+        assert [one.request for one in asked] == list(edge.requests)
+        for one in asked:
+            assert tuple(one.pieces) == settings.target.run(one.request.prompt, 40)
+            assert one.statistics is not None
+            assert one.statistics.accepted > 0
+
+
+def test_the_same_seed_gives_the_same_log_and_another_one_another() -> None:
+    first = _log(_settings())
+    assert first == _log(_settings())
+    assert first != _log(_settings(seed=2))
+
+
+def test_a_log_does_not_change_what_happens() -> None:
+    assert run(_settings()) == run(_settings(), log=EventLog())
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_log_in_another_process() -> None:
+    program = (
+        "import hashlib, sys, torch; sys.path[:0] = ['.', 'tests/unit']; torch.set_num_threads(3)\n"
+        "import test_virtual_world as t\n"
+        "print(hashlib.sha256(t._log(t._settings()).encode()).hexdigest())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={"PYTHONHASHSEED": "77"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == hashlib.sha256(_log(_settings()).encode()).hexdigest()
+
+
+def test_a_text_may_end_by_itself() -> None:
+    target = ToyTarget(stop_chance=0.1, seed=5)
+    settings = WorldSettings(
+        edges=(EdgeSettings(requests=(Request(prompt=(TokenId(1),), max_tokens=1000),)),),
+        verifiers=(VerifierSettings(),),
+        target=target,
+    )
+    (asked,) = run(settings).asked[0]
+    assert asked.reason == "stop"
+    assert tuple(asked.pieces) == target.run((TokenId(1),), 1000)
+    assert asked.pieces[-1] == END_TOKEN
+
+
+def test_plain_decoding_takes_a_step_for_each_token() -> None:
+    settings = WorldSettings(
+        edges=(EdgeSettings(requests=(Request(prompt=(TokenId(1),), max_tokens=50),), draft=None),),
+        verifiers=(
+            VerifierSettings(model=ModelSettings(cost=StepCost(fixed_s=0.02, per_row_s=0.001))),
+        ),
+        network=parse_network("rtt=100ms"),
+    )
+    result = run(settings)
+    # Two round trips but for half of one until the first step, then the prompt's row and 49 others, and the way back.
+    assert result.duration_s == pytest.approx(
+        0.1 + 0.05 + 0.02 + 49 * 0.021 + 0.05 + 0.05, abs=0.06
+    )
+
+
+def test_drafting_pays_where_it_is_right() -> None:
+    def duration_s(acceptance: float) -> float:
+        return run(_settings_of(DraftSettings(acceptance=acceptance))).duration_s
+
+    def _settings_of(draft: DraftSettings) -> WorldSettings:
+        edge = EdgeSettings(requests=(Request(prompt=(TokenId(1),), max_tokens=60),), draft=draft)
+        return WorldSettings(
+            edges=(edge,), verifiers=(VerifierSettings(),), network=parse_network("rtt=20ms")
+        )
+
+    assert duration_s(1.0) < 0.6 * duration_s(0.0)
