@@ -22,7 +22,7 @@ from simulator.cost import Work
 LEAVES = (1, 2, 4, 8)
 """Rows of one forward pass: tokens that each begin or continue a branch. One is a chain."""
 PREFILL_ROWS = 128
-PREFILLS = 3
+PREFILLS = 7
 """How often the longest text is prefilled."""
 LOOKUP_ROUNDS = 20
 """For each round of a model: a guess takes microseconds, so a disturbance shows more."""

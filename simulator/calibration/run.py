@@ -84,8 +84,7 @@ def calibrate_all(settings: CalibrationSettings) -> None:
 
 def trace_name(spec: str) -> str:
     """Return the file in which a drafter's guesses are recorded."""
-    name = Path(spec).name if Path(spec).exists() else spec
-    kept = "".join(char if char.isalnum() or char in "._-" else "-" for char in name)
+    kept = "".join(char if char.isalnum() or char in "._-" else "-" for char in _name(spec))
     return f"guesses-{kept}.json"
 
 
@@ -98,6 +97,12 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     } | versions
+
+
+def _name(spec: str) -> str:
+    """Return what a drafter is called: of a folder or a file its own name, since its place means nothing elsewhere."""
+    path = Path(spec).expanduser()
+    return path.resolve().name if path.exists() else spec
 
 
 def _check_names(specs: Sequence[str]) -> None:
@@ -156,7 +161,7 @@ def _draft(
                 if engine is None
                 else time_model_draft(engine, settings.grid)
             )
-        cost = _fit(settings, spec, settings.dtype if engine is not None else "", timed)
+        cost = _fit(settings, _name(spec), settings.dtype if engine is not None else "", timed)
         click.echo("\n".join(cost_lines("draft", cost)))
     if texts:
         with progress(f"letting {spec} read along") as step:
@@ -167,7 +172,7 @@ def _draft(
                 else read_along(engine, texts, advance=advance)
             )
         trace = GuessTrace(
-            draft=Path(spec).name if Path(spec).exists() else spec,
+            draft=_name(spec),
             target=settings.target,
             width=16 if engine is not None else 1,
             abstains=engine is None,
