@@ -24,6 +24,7 @@ from paceline.errors import ConfigError, InvalidRequestError, TransportError
 from paceline.messages import MAX_LOGPROBS, Open
 from paceline.prompts import Message, parse_messages
 from paceline.sampling.settings import SamplingSettings
+from paceline.session.table import EdgeState
 from paceline.settings import Address, parse_address
 from paceline.tokens import TokenId
 
@@ -200,6 +201,11 @@ class Client:
     def drafting(self) -> DraftingSettings:
         """How far ahead it drafts now."""
         return self._surroundings.drafting
+
+    @property
+    def states(self) -> tuple[EdgeState, ...]:
+        """Where the sessions of the generations under way are, the oldest first."""
+        return tuple(runner.state for runner in self._surroundings.running)
 
     @property
     def verifiers(self) -> tuple[Address, ...]:

@@ -43,6 +43,7 @@ from paceline.session.events import (
     Steer,
 )
 from paceline.session.failure import error_of
+from paceline.session.table import EdgeState
 from paceline.settings import Address, parse_address
 from paceline.tokens import log_name
 
@@ -131,6 +132,11 @@ class SessionRunner:
             drafted=surroundings.meter.drafted,
         )
         self._pump.tokens_per_message = surroundings.drafting.tokens_per_message
+
+    @property
+    def state(self) -> EdgeState:
+        """Where the session is."""
+        return self._session.state
 
     def apply(self, event: EdgeEvent) -> None:
         """Hand an event to the session and carry out what follows."""

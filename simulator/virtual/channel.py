@@ -99,13 +99,14 @@ class Channel:
             call.end_edge(grpc.StatusCode.UNAVAILABLE, "the connection was reset")
 
     def break_verifier(self) -> None:
-        """The verifier's end is reset."""
+        """The verifier's end is reset; the edge hears of it when something passes."""
         for call in self.calls.values():
             call.end_verifier()
+        self.up.cut()
+        self.down.send(0, self.break_edge)
 
     def cut(self) -> None:
         """Both ends are reset, and what is on its way is lost."""
-        self.up.cut()
         self.down.cut()
         self.break_edge()
         self.break_verifier()

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Collection, Mapping
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from paceline.client.link import VerifierInfo
 from paceline.client.settings import ConnectionSettings
 from paceline.client.status import error_of_status
 from paceline.clock import Clock
 from paceline.codec import decode_identity, decode_limits, read_description
-from paceline.errors import LinkClosed, LinkTimeout
+from paceline.errors import LinkClosed, LinkTimeout, RemoteProtocolError
 from paceline.settings import Address
 from simulator.virtual.call import VirtualLink
 from simulator.virtual.channel import Channel, Path
@@ -61,7 +62,10 @@ class VirtualConnector:
         code, details = call.status
         if code is not grpc.StatusCode.OK:
             raise error_of_status(code, f"{address}: {details or code.name}")
-        answer = read_description(call.at_edge.take())
+        try:
+            answer = read_description(call.at_edge.take())
+        except DecodeError as error:
+            raise RemoteProtocolError(f"{address}: got bytes that are no description") from error
         return VerifierInfo(
             address=address,
             target=decode_identity(answer.target),

@@ -14,6 +14,7 @@ from paceline.client.settings import ConnectionSettings, DraftingSettings
 from paceline.control.drafting import Bounds, Drafting
 from paceline.errors import PacelineError
 from paceline.sampling.settings import SamplingSettings
+from paceline.session.table import EdgeState
 from paceline.settings import Address
 from paceline.tokens import TokenId
 from simulator.virtual.channel import Path
@@ -93,17 +94,24 @@ class SimulatedEdge:
         self.asked: list[Asked] = []
         self.num_answered = 0
         self.is_done = asyncio.Event()
+        self._progressed = asyncio.Event()
         self.num_lives = 0
         self._target = target
         self._generator = generator
         self._tell = tell
         self._task: asyncio.Task[None] | None = None
+        self._running: Client | None = None
         self._drafter: SimulatedDrafter | None = None
 
     @property
     def num_open_drafts(self) -> int:
         """Memories of generations that the drafter of the last life holds."""
         return self._drafter.num_open if self._drafter else 0
+
+    @property
+    def states(self) -> tuple[EdgeState, ...]:
+        """Where its sessions are; none while it does not run, or nothing is asked."""
+        return self._running.states if self._running and self._task else ()
 
     @property
     def answers(self) -> Sequence[Asked]:
@@ -127,6 +135,11 @@ class SimulatedEdge:
         self._task.cancel()
         self._task = None
 
+    async def has(self, num_tokens: int) -> None:
+        """Return when the generation under way has handed out so many tokens, or all is done."""
+        while not self.is_done.is_set() and self._num_tokens < num_tokens:
+            await self._progressed.wait()
+
     # --- the program
 
     async def _live(self) -> None:
@@ -134,6 +147,7 @@ class SimulatedEdge:
         self._note("started", life=self.num_lives)
         settings, activity = self.settings, Activity()
         async with self._client(activity) as client, asyncio.TaskGroup() as group:
+            self._running = client
             controller = None
             if settings.length_policy is not LengthPolicy.FIXED:
                 controller = group.create_task(_controller(client, settings, activity).run())
@@ -150,6 +164,7 @@ class SimulatedEdge:
                 controller.cancel()
         self._note("done")
         self.is_done.set()
+        self._progress()
 
     async def _ask(self, client: Client, request: Request) -> bool:
         """Generate once; return whether it came to its end."""
@@ -166,6 +181,7 @@ class SimulatedEdge:
                     if asked.first_position is None:
                         asked.first_position = piece.position
                     asked.pieces.extend(piece.token_ids)
+                    self._progress()
             except PacelineError as error:
                 asked.error = error
             else:
@@ -199,6 +215,14 @@ class SimulatedEdge:
                 clock=self.clock, worker=VirtualThread(self.occupation), generator=self._generator
             ),
         )
+
+    @property
+    def _num_tokens(self) -> int:
+        return len(self.asked[-1].pieces) if self.asked else 0
+
+    def _progress(self) -> None:
+        self._progressed.set()
+        self._progressed = asyncio.Event()
 
     def _note(self, kind: str, **fields: float | str) -> None:
         if self._tell is not None:

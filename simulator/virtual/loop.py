@@ -66,6 +66,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._story = story
         self._num_rounds = 0
         self._numbers = itertools.count(1)
+        self.lost: list[Exception] = []
+        """Errors that nobody took, of callbacks for example."""
         # What asyncio.BaseEventLoop expects of those who derive from it.
         self._selector = self
         self._clock_resolution = RESOLUTION_S
@@ -148,6 +150,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # --- errors
 
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Keep an error that nobody took: the program is wrong, and its caller is told at the end."""
+        error = context.get("exception")
+        if not isinstance(error, Exception):
+            error = RuntimeError(str(context.get("message")))
+        self.lost.append(error)
+
     def _told(self, what: str) -> str:
         tasks = sorted(asyncio.all_tasks(self), key=_number)
         lines = [
@@ -222,10 +231,11 @@ def run_virtually(
 
     Raises:
         StandstillError: the program will never end, or not within `longest_s`.
+        ExceptionGroup: it ended, and there were errors that nobody took.
     """
-
-    def make() -> VirtualLoop:
-        return VirtualLoop(longest_s=longest_s, story=story)
-
-    with asyncio.Runner(loop_factory=make) as runner:
-        return runner.run(main)
+    loop = VirtualLoop(longest_s=longest_s, story=story)
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        result = runner.run(main)
+    if loop.lost:
+        raise ExceptionGroup("errors that nobody took", loop.lost)
+    return result

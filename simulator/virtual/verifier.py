@@ -155,11 +155,16 @@ class SimulatedVerifier:
 
     async def _live(self) -> None:
         self.num_lives += 1
-        async with asyncio.TaskGroup() as group:
-            life = self._life = self._made(group)
-            group.create_task(life.stepper.run())
-            self.is_listening = True
-            self._note("started", life=self.num_lives)
+        life = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                life = self._life = self._made(group)
+                group.create_task(life.stepper.run())
+                self.is_listening = True
+                self._note("started", life=self.num_lives)
+        finally:
+            if self._life is life:  # it broke
+                self._life, self.is_listening = None, False
 
     def _made(self, group: asyncio.TaskGroup) -> _Life:
         settings, clock = self._settings, self.clock

@@ -63,6 +63,8 @@ class Result:
 
     asked: tuple[tuple[Asked, ...], ...]
     """By edge: every try, in order."""
+    healed_s: float
+    """Virtual time at which the script was over."""
     duration_s: float
     """Virtual time until everything was answered."""
     num_messages: int
@@ -90,6 +92,7 @@ class World:
         self.settings = settings
         self.log = log
         self.group = group
+        self.healed_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self.verifiers = [
@@ -126,6 +129,7 @@ class World:
             edge.start(self.group)
         if script is not None:
             await script(self)
+        self.healed_s = self._loop.time()
         for edge in self.edges:
             await edge.is_done.wait()
         duration_s = self._loop.time()
@@ -195,6 +199,7 @@ def run(
         paths = world.paths
         return Result(
             asked=tuple(tuple(edge.asked) for edge in world.edges),
+            healed_s=world.healed_s,
             duration_s=duration_s,
             num_messages=sum(path.up.num_messages + path.down.num_messages for path in paths),
             bugs=tuple(bug for verifier in world.verifiers for bug in verifier.bugs),
