@@ -3,7 +3,7 @@
     PYTHONPATH=tests .venv/bin/python benchmarks/steering.py --output benchmarks/results/steering.json \
         --plot docs/images/steering.png
 
-A verifier, an orchestrator with its broker, and an edge that drafts with the target itself, over a relay whose round trip steps
+A verifier, an orchestrator with its broker, and an edge that drafts with the target itself (in bfloat16, which is quicker), over a relay whose round trip steps
 from 20 to 200 ms and back while answers run one after the other. Every step of the verifier is padded (`--min-step`), so that the
 draft can be ahead of a target that is no larger than itself. Told are the draft length over time, how many proposals it took to
 follow, how long a pinned length took to reach the edge, and whether all answers are the same.
@@ -254,7 +254,7 @@ def programs(
     stack: ExitStack, arguments: argparse.Namespace
 ) -> tuple[ThreadedRelay, str, str, str]:
     """Start everything; return the relay, and where edge, orchestrator and broker are."""
-    threads = ["--threads", "1"]
+    threads = ["--threads", str(arguments.threads)]
     orchestrator = stack.enter_context(
         running(
             COMMAND, "orchestrator", "serve", "--listen", "127.0.0.1:0", "--broker-listen", "127.0.0.1:0",
@@ -275,7 +275,7 @@ def programs(
         running(
             COMMAND, "edge", "--cloud", str(relay.address), "--target", arguments.target,
             "--draft", arguments.target, "--listen", "127.0.0.1:0", "--broker", broker, "--model-name", "any", "--edge-id", EDGE,
-            "--telemetry-interval", "1s", *threads, ready=r"ready on (http\S+)", timeout_s=LOAD_S,
+            "--telemetry-interval", "1s", "--dtype", arguments.draft_dtype, *threads, ready=r"ready on (http\S+)", timeout_s=LOAD_S,
         )
     )  # fmt: skip
     assert edge.ready
@@ -312,6 +312,8 @@ def main() -> None:
     parser.add_argument("--target", default="smollm2-135m")
     parser.add_argument("--min-step-ms", type=int, default=120)
     parser.add_argument("--max-tokens", type=int, default=96)
+    parser.add_argument("--threads", type=int, default=1, help="of verifier and edge, each")
+    parser.add_argument("--draft-dtype", default="bfloat16", help="the verifier runs in float32")
     arguments = parser.parse_args()
     head = {
         "command": " ".join([Path(sys.executable).name, *sys.argv]),

@@ -41,6 +41,10 @@ BAND_COVER = 0.05
 """The length stays while the wanted one is off by no more than this part of it, if the cover decides. Times are known
 well, and a move costs nothing."""
 
+BAND_LEAST = 0.5
+"""The length stays while the wanted one, not rounded, is nearer than this many tokens, whatever decides. Half a token is
+enough against flapping: since lengths are rounded up, there is half a token between what moves up and what moves back."""
+
 BAND_RUN = 0.2
 """The same if the run decides. It rests on a count: 200 judged tokens leave the run uncertain by about this much."""
 
@@ -174,7 +178,7 @@ def choose(measured: Measured, *, current: Drafting, bounds: Bounds) -> Decision
         want = wanted(measured, bounds)
         target = _up(want.length)
         off = abs(want.length - start)
-        if off >= 1.0 and off > (BAND_RUN if want.is_cut else BAND_COVER) * start:
+        if off >= BAND_LEAST and off > (BAND_RUN if want.is_cut else BAND_COVER) * start:
             length += max(-STEP_MOST, min(STEP_MOST, target - start))
     return Decision(
         drafting=Drafting(draft_length=length, window=window_for(length, bounds)),
