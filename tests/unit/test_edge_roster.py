@@ -113,7 +113,7 @@ def test_each_is_measured_in_turn_and_not_too_often() -> None:
 
 def test_nothing_is_told_of_who_was_never_asked() -> None:
     roster = _roster()
-    assert roster.asked == ()
+    assert not roster.asked
     roster.silent(place(1), now_s=0.0)
     assert roster.asked == (place(1),)
 

@@ -18,12 +18,11 @@ from edge.options import (
     agent_settings,
     answer_options,
     answer_settings,
-    secret,
 )
 from paceline.command import run
 from paceline.errors import ConfigError
 from paceline.prompts import Message, PromptLine
-from paceline.settings import Address
+from paceline.settings import Address, secret
 from paceline.topics import check_id
 
 USER = Message(role="user", content="Hello")
