@@ -287,3 +287,12 @@ def test_any_bytes_raise_nothing_but_our_errors(payload: bytes) -> None:
     for parse in (codec.parse_edge, codec.parse_cloud):
         with suppress(ProtocolError, InvalidRequestError):
             parse(payload)
+
+
+def test_a_description_is_read_from_its_bytes() -> None:
+    told = pb.DescribeResponse(
+        target=codec.encode_identity(toy_identity()),
+        limits=codec.encode_limits(SMALL_LIMITS),
+        protocol_version=1,
+    )
+    assert codec.read_description(told.SerializeToString()) == told
