@@ -291,7 +291,7 @@ def test_any_bytes_raise_nothing_but_our_errors(payload: bytes) -> None:
 
 def test_a_description_is_read_from_its_bytes() -> None:
     told = pb.DescribeResponse(
-        target=codec.encode_identity(toy_identity()),
+        target=codec.encode_identity(toy_identity(24)),
         limits=codec.encode_limits(SMALL_LIMITS),
         protocol_version=1,
     )
