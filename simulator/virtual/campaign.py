@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +14,9 @@ from simulator.virtual.events import EventLog
 from simulator.virtual.faults import Schedule, drawn
 from simulator.virtual.shrink import shrunk
 from simulator.virtual.trial import Verdict, tried
+
+MAX_CPU_S = 60.0
+"""Processor time of a schedule; a thousand times what one takes."""
 
 PER_TASK = 50
 """Seeds that a process takes at a time."""
@@ -97,7 +101,10 @@ def _part(task: tuple[int, int]) -> _Part:
     coverage = Coverage()
     schedules = [drawn(seed) for seed in range(first, first + count)]
     with quiet():
-        verdicts = [tried(schedule, coverage=coverage) for schedule in schedules]
+        verdicts = []
+        for schedule in schedules:
+            with limited(MAX_CPU_S):
+                verdicts.append(tried(schedule, coverage=coverage))
     return _Part(
         failures=tuple(verdict for verdict in verdicts if verdict.wrongs),
         counts=coverage.counts,
@@ -105,6 +112,27 @@ def _part(task: tuple[int, int]) -> _Part:
         num_messages=sum(verdict.num_messages for verdict in verdicts),
         num_faults=sum(len(schedule.faults) for schedule in schedules),
     )
+
+
+@contextmanager
+def limited(cpu_s: float) -> Iterator[None]:
+    """Break off what goes in circles without ever waiting, which no event loop notices. In the main thread only.
+
+    Args:
+        cpu_s: processor time that is enough.
+    """
+
+    def stop(*_: object) -> None:
+        raise RuntimeError(f"goes in circles: not over after {cpu_s:g} s of processor time")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    # Again and again after that: another task may go in circles as well.
+    signal.setitimer(signal.ITIMER_PROF, cpu_s, cpu_s / 10.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        signal.signal(signal.SIGPROF, before)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from cloud.sessions import Registry
+from cloud.stepper import Stepper
 from cloud.workload import Workload
 from paceline.client.backoff import Attempt, Reconnection
 from paceline.client.outbox import Outbox
@@ -16,7 +17,7 @@ from paceline.session import CloudSession, EdgeSession
 from paceline.session.events import Attach, LinkUp, Send, StartLease
 from paceline.tokens import Position, TokenId
 from simulator.simulate import simulate
-from simulator.virtual.campaign import campaign, explained, quiet
+from simulator.virtual.campaign import campaign, explained, limited, quiet
 from simulator.virtual.coverage import Coverage
 from simulator.virtual.events import EventLog
 from simulator.virtual.faults import MIN_FAULTS, NUM_TOKENS, FaultKind, Schedule, drawn
@@ -189,6 +190,17 @@ def _found(patch: pytest.MonkeyPatch, plant: Plant) -> Schedule | None:
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.strip("_"))
 def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _found(monkeypatch, plant) is not None
+
+
+@pytest.mark.slow
+def test_a_program_that_never_waits_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def rest(self: Stepper, wake_at_s: float | None) -> None:
+        """Look for work again at once."""
+
+    monkeypatch.setattr(Stepper, "_rest", rest)
+    with quiet(), limited(1.0):
+        verdict = tried(drawn(0))
+    assert "goes in circles" in verdict.wrongs[0]
 
 
 # --- what a failing seed tells
