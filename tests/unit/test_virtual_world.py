@@ -1,6 +1,7 @@
 """A world of real programs in virtual time: the target's text, and the same log everywhere."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +133,10 @@ def test_drafting_pays_where_it_is_right() -> None:
         )
 
     assert duration_s(1.0) < 0.6 * duration_s(0.0)
+
+
+def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "simulator.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(example, {})
+    assert '"kind":"answered","tokens":64' in capsys.readouterr().out
