@@ -31,9 +31,10 @@ def test_the_demo_compares_two_answers_over_the_link(tmp_path: Path) -> None:
     assert "tokens/s" in output
     assert "acceptance" in output
     assert re.search(r"The fleet, live: http://127.0.0.1:\d+", output)
-    # The orchestrator has planned for this very edge, from what it told over the broker.
+    # Twelve tokens may be over before the orchestrator has heard enough to plan; the demo that stays is planned for.
     assert re.search(
-        r"(?m)^The orchestrator told this edge: draft \d+ tokens? ahead: [^|]+?\.$", output
+        r"(?m)^The orchestrator told this edge: (draft \d+ tokens? ahead: [^|]+?\.$|nothing: it answered too)",
+        output,
     ), output
     assert list(tmp_path.iterdir()) == []
 
@@ -46,6 +47,7 @@ def test_a_demo_that_stays_answers_on(tmp_path: Path) -> None:
         demo.wait_for("An OpenAI endpoint is at", timeout_s=START_S)
         # The edge of the comparison has gone; this is the one that stays.
         edge_of(page, until=lambda edge: edge["state"] == "online" and edge["num_generations"] > 0)
+        edge_of(page, until=lambda edge: edge["revision"] > 0)
         demo.signal(signal.SIGINT)
         assert demo.wait(timeout_s=END_S) == 130
     assert "Traceback" not in demo.stderr

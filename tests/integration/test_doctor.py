@@ -17,7 +17,7 @@ from tokenizers import AddedToken
 
 from paceline.client.settings import ConnectionSettings
 from paceline.command import run
-from paceline.settings import Address, parse_address
+from paceline.settings import Address
 from simulator.doctor.probes.certificates import Pair, look_at_authority, look_at_pair
 from simulator.doctor.probes.network import look_at_server, reach, shows_tls
 from simulator.doctor.probes.verifier import tls_context
@@ -221,6 +221,6 @@ def test_servers_that_misbehave_cost_no_more_than_the_deadline(tmp_path: Path) -
         nothing, is_tls = await looked(None)
         assert nothing.error == "no handshake within 0.2 s"
         assert not is_tls
-        assert (await reach(parse_address("a..b:1"), deadline_s=5.0)).hosts == ()
+        assert (await reach(Address(host="a..b", port=1), deadline_s=5.0)).hosts == ()
 
     asyncio.run(scene())

@@ -95,7 +95,10 @@ def test_rows_and_age_are_bounded() -> None:
     assert file.edge("one", since_s=0.0, max_points=100)[0].at_s == NOW_S - 45.0
     file.close()
     file = HistoryFile(None, bounds=HistoryBounds(max_rows=10_000, max_age_s=1000.0))
-    file.write([*_samples(300), DECISION, VERIFIER])
+    # The file goes by the real time, which has gone on since this module was imported.
+    late_s = unix_s() - NOW_S
+    recent = [replace(sample, at_s=sample.at_s + late_s) for sample in _samples(300)]
+    file.write([*recent, DECISION, VERIFIER])
     assert file.num_rows() == pytest.approx(200 + 2, abs=1)
     file.close()
 

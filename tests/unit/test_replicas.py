@@ -169,6 +169,8 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if name in {REPLICAS, "cloud.ray_stop"} or name.partition(".")[0] == "ray":
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
+    # What was imported before is an attribute of its package too, where `from cloud import replicas` finds it.
+    monkeypatch.delattr("cloud.replicas", raising=False)
     yield
     for name in (REPLICAS, "cloud.ray_stop"):
         sys.modules.pop(name, None)
