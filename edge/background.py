@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import inspect
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -40,19 +41,26 @@ class Background(Generic[_T]):
                 self._calls.discard(task)
                 ended.set()
 
+        announcement = announced()
         try:
-            future = asyncio.run_coroutine_threadsafe(announcement := announced(), self._loop)
-        except RuntimeError:  # the loop has ended, and with it the resource
-            announcement.close()
-            work.close()
+            return asyncio.run_coroutine_threadsafe(announcement, self._loop).result()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C, or the end of the program
+                # It may have come while the call was handed over, when there was no future to cancel yet.
+                asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
+            if inspect.getcoroutinestate(announcement) == inspect.CORO_CREATED:
+                # Never handed over: the loop has ended, and with it the resource, or the interrupt was quicker.
+                announcement.close()
+                work.close()
+            else:
+                ended.wait()
             raise
-        try:
-            return future.result()
-        except BaseException:
-            # Either it has failed, then this does nothing, or we were interrupted while waiting.
-            future.cancel()
-            ended.wait()
-            raise
+
+    async def _cancel(self) -> None:
+        """Cancel every call; from within the loop."""
+        await asyncio.sleep(0)  # what was handed over a moment ago begins first
+        for call in tuple(self._calls):
+            call.cancel()
 
     async def stop(self) -> None:
         """End what still uses the resource, before the resource ends; from within the loop."""

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,33 @@ def test_work_under_way_ends_before_the_resource_that_fails() -> None:
     with pytest.raises(ExceptionGroup), in_background(failing()) as background:
         background.call(work())
     assert log == ["work ended", "resource ended"]
+
+
+@pytest.mark.parametrize("is_handed_over", [True, False])
+def test_ctrl_c_while_the_work_is_handed_over_cancels_it_too(
+    monkeypatch: pytest.MonkeyPatch, *, is_handed_over: bool
+) -> None:
+    log: list[str] = []
+    real = asyncio.run_coroutine_threadsafe
+
+    def interrupted(work: Any, loop: asyncio.AbstractEventLoop) -> Any:
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", real)
+        if is_handed_over:
+            real(work, loop)
+        raise KeyboardInterrupt
+
+    async def work() -> None:
+        try:
+            log.append("work")
+            await asyncio.Event().wait()
+        finally:
+            log.append("put away")
+
+    with in_background(resource(log).opened()) as background:
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            background.call(work())
+        assert log[1:] == (["work", "put away"] if is_handed_over else [])
 
 
 def test_ctrl_c_cancels_the_work_and_waits_for_it() -> None:
