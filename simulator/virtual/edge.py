@@ -1,7 +1,7 @@
 """A simulated edge: the client of a real one, its controller, and somebody who asks one thing after the other."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from numpy.random import Generator
@@ -12,6 +12,7 @@ from paceline.client.client import Client, Host
 from paceline.client.outcome import EndReason, Statistics
 from paceline.client.settings import ConnectionSettings, DraftingSettings
 from paceline.control.drafting import Bounds, Drafting
+from paceline.drafter import Drafter
 from paceline.errors import PacelineError
 from paceline.sampling.settings import SamplingSettings
 from paceline.session.table import EdgeState
@@ -50,6 +51,10 @@ class EdgeSettings:
     pause_s: float = 0.5
     max_attempts: int = 50
     """How often a request is asked before the world gives up."""
+    is_open: bool = False
+    """Do not end when all is answered: `SimulatedEdge.ask` brings more. What fails is not asked again then."""
+    make_drafter: Callable[[ToyTarget, Occupation], Drafter] | None = None
+    """Returns a drafter of the caller's own, in place of `draft`; it says what its calls take with `Occupation.spend`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,6 +102,7 @@ class SimulatedEdge:
         self._progressed = asyncio.Event()
         self.num_lives = 0
         self._target = target
+        self._requests = list(settings.requests)
         self._generator = generator
         self._tell = tell
         self._task: asyncio.Task[None] | None = None
@@ -135,6 +141,18 @@ class SimulatedEdge:
         self._task.cancel()
         self._task = None
 
+    def ask(self, request: Request) -> int:
+        """Ask for something more, behind what was asked before; return its number. The edge must be open."""
+        assert self.settings.is_open, f"{self.name}: it is not open"
+        self._requests.append(request)
+        self._progress()
+        return len(self._requests) - 1
+
+    async def wait_until(self, is_true: Callable[[], bool]) -> None:
+        """Return when something holds that depends on what was handed out and answered here."""
+        while not is_true():
+            await self._progressed.wait()
+
     async def has(self, num_tokens: int) -> None:
         """Return when the generation under way has handed out so many tokens, or all is done."""
         while not self.is_done.is_set() and self._num_tokens < num_tokens:
@@ -151,11 +169,12 @@ class SimulatedEdge:
             controller = None
             if settings.length_policy is not LengthPolicy.FIXED:
                 controller = group.create_task(_controller(client, settings, activity).run())
-            while self.num_answered < len(settings.requests):
-                request = settings.requests[self.num_answered]
+            while await self._has_more():
+                request = self._requests[self.num_answered]
                 await asyncio.sleep(request.at_s - asyncio.get_running_loop().time())
-                if await self._ask(client, request):
+                if await self._ask(client, request) or settings.is_open:
                     self.num_answered += 1
+                    self._progress()
                 elif len(self.asked) >= settings.max_attempts:
                     break
                 else:
@@ -165,6 +184,12 @@ class SimulatedEdge:
         self._note("done")
         self.is_done.set()
         self._progress()
+
+    async def _has_more(self) -> bool:
+        """Return whether anything is left to be asked; an open edge waits for it."""
+        if self.settings.is_open:
+            await self.wait_until(lambda: self.num_answered < len(self._requests))
+        return self.num_answered < len(self._requests)
 
     async def _ask(self, client: Client, request: Request) -> bool:
         """Generate once; return whether it came to its end."""
@@ -195,8 +220,11 @@ class SimulatedEdge:
 
     def _client(self, activity: Activity) -> Client:
         settings = self.settings
-        drafter = self._drafter = None
-        if settings.draft is not None:
+        drafter: Drafter | None = None
+        self._drafter = None
+        if settings.make_drafter is not None:
+            drafter = settings.make_drafter(self._target, self.occupation)
+        elif settings.draft is not None:
             drafter = self._drafter = SimulatedDrafter(
                 self._target,
                 settings=settings.draft,
