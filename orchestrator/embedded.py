@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 
 from paceline.errors import ConfigError
 from paceline.settings import Address
@@ -21,6 +22,9 @@ MAX_PACKET_BYTES = 64 * 2**10
 
 PACKET_S = 10.0
 """Longest wait for a client's first byte, and for the parts of a packet that has begun."""
+
+STOP_S = 0.5
+"""Longest wait for a client's reader to end before it is told again."""
 
 MAX_CONNECTIONS = 4096
 """Most clients at once; further ones are disconnected at once."""
@@ -63,8 +67,17 @@ class _TakingOverBroker(Broker):  # type: ignore[misc]
         _, handler = self.sessions.get(client_id, (None, None))
         if handler is not None:
             await handler.handle_connection_closed()
-            await handler.stop()
+            await self._stop_handler(handler)
         await super()._delete_session(client_id)
+
+    async def _stop_handler(self, handler: BrokerProtocolHandler) -> None:
+        # amqtt cancels the client's reader once and waits for its end. Before Python 3.12 a cancellation that meets a
+        # packet is lost in `asyncio.wait_for`, and the wait would be for ever: so it is told again.
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await super()._stop_handler(handler)
+                    return
 
 
 @contextlib.asynccontextmanager
@@ -96,10 +109,10 @@ async def embedded_broker(listen: Address) -> AsyncIterator[Address]:
                 yield Address(host=host, port=port)
             finally:
                 server.close()
-                await broker.shutdown()
-                # Those that never said who they are amqtt does not know.
+                # Nothing more comes then; and those that never said who they are amqtt does not know.
                 for writer in writers:
                     writer.transport.abort()
+                await broker.shutdown()
     except BaseExceptionGroup as failures:
         # The body's own error, not a report of tasks.
         raise failures.exceptions[0] from None

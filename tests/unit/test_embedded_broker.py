@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import socket
+import threading
 
 import pytest
 from harness.control import edge_link, eventually, here, quick
@@ -63,6 +65,33 @@ def test_it_ends_whatever_its_clients_do(caplog: pytest.LogCaptureFixture) -> No
 
 
 CONNECT = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x"
+
+
+def test_it_ends_at_once_while_a_client_goes_on_talking() -> None:
+    """A cancellation that meets a packet was lost, and the end was waited for without end."""
+
+    def talk(address: Address, is_heard: threading.Event) -> None:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((address.host, address.port), timeout=10) as client,
+        ):
+            client.sendall(CONNECT)
+            while client.recv(4096):
+                is_heard.set()
+                client.sendall(b"\xc0\x00")
+
+    async def main() -> None:
+        for _ in range(10):
+            is_heard = threading.Event()
+            async with embedded_broker(ANY_PORT) as address:
+                client = threading.Thread(target=talk, args=(address, is_heard))
+                client.start()
+                assert await asyncio.to_thread(is_heard.wait, 10)
+                before_s = asyncio.get_running_loop().time()
+            assert asyncio.get_running_loop().time() - before_s < embedded.STOP_S
+            await asyncio.to_thread(client.join)
+
+    run_async(main())
 
 
 @pytest.mark.parametrize(
