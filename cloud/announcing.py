@@ -9,14 +9,19 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Protocol
 
+from cloud.account import VerifierStatistics
 from cloud.server import Verifier
+from cloud.sessions import Registry
 from cloud.status import Teller, advertised, default_id, status
 from paceline.beside import running_beside
 from paceline.control.messages import VerifierStatus
 from paceline.errors import ConfigError, LocalProtocolError
+from paceline.mqtt.backoff import Generator
 from paceline.mqtt.link import ControlLink, Will, control_link
 from paceline.mqtt.settings import BrokerSettings
+from paceline.mqtt.transport import Transport
 from paceline.settings import Address
 from paceline.topics import VERIFIER_STATUS, check_id
 
@@ -54,6 +59,20 @@ class AnnouncementSettings:
                 raise ConfigError(f"--verifier-{error}") from error
 
 
+class Serving(Protocol):
+    """A verifier with a server before it, or one without."""
+
+    @property
+    def registry(self) -> Registry:
+        """Tells when there is news."""
+        ...
+
+    @property
+    def statistics(self) -> VerifierStatistics:
+        """What it has done so far and holds now."""
+        ...
+
+
 @contextlib.asynccontextmanager
 async def announcing(
     verifier: Verifier, settings: AnnouncementSettings | None, *, row_budget: int
@@ -79,21 +98,50 @@ async def announcing(
         row_budget=row_budget,
         version=version("paceline"),
     )
+    async with telling(verifier, teller, broker=settings.broker, verifier_id=verifier_id):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def telling(
+    serving: Serving,
+    teller: Teller,
+    *,
+    broker: BrokerSettings,
+    verifier_id: str,
+    generator: Generator | None = None,
+    transport: Transport | None = None,
+) -> AsyncIterator[None]:
+    """Do the same for whatever has statistics.
+
+    Args:
+        serving: what is told of.
+        teller: who tells.
+        broker: where.
+        verifier_id: its name among all verifiers.
+        generator: see `control_link`.
+        transport: the same.
+
+    Raises:
+        ConfigError: the broker's certificate cannot be read.
+    """
     gone = VerifierStatus(online=False, incarnation=teller.incarnation)
     will = Will(topic=VERIFIER_STATUS, member=verifier_id, value=gone)
-    async with control_link(settings.broker, name=f"verifier-{verifier_id}", will=will) as link:
-        telling = functools.partial(_tell, link, verifier, teller, verifier_id=verifier_id)
-        async with running_beside(telling):
+    async with control_link(
+        broker, name=f"verifier-{verifier_id}", will=will, generator=generator, transport=transport
+    ) as link:
+        work = functools.partial(_tell, link, serving, teller, verifier_id=verifier_id)
+        async with running_beside(work):
             yield
 
 
-async def _tell(link: ControlLink, verifier: Verifier, teller: Teller, *, verifier_id: str) -> None:
+async def _tell(link: ControlLink, serving: Serving, teller: Teller, *, verifier_id: str) -> None:
     """Publish now, then every so often and when there is news."""
-    news, sequence, is_broken = verifier.registry.news, 0, False
+    news, sequence, is_broken = serving.registry.news, 0, False
     while True:
         sequence += 1
         news.clear()
-        message = status(teller, verifier.statistics, sequence=sequence)
+        message = status(teller, serving.statistics, sequence=sequence)
         try:
             link.publish(VERIFIER_STATUS, verifier_id, message)
         except LocalProtocolError:

@@ -29,7 +29,9 @@ from paceline.control.messages import (
 )
 from paceline.errors import PacelineError
 from paceline.logs import mask_secrets
+from paceline.mqtt.backoff import Generator
 from paceline.mqtt.link import ControlLink, Will, control_link
+from paceline.mqtt.transport import Transport
 from paceline.settings import Address
 from paceline.topics import (
     EDGE_POLICY,
@@ -228,21 +230,37 @@ class ControlPlane:
 
 @contextlib.asynccontextmanager
 async def control_plane(
-    settings: ControlSettings, *, pilot: Pilot, clock: Clock | None = None
+    settings: ControlSettings,
+    *,
+    pilot: Pilot,
+    clock: Clock | None = None,
+    incarnation: int | None = None,
+    generator: Generator | None = None,
+    transport: Transport | None = None,
 ) -> AsyncIterator[ControlPlane]:
     """Take part in the control plane while the body runs; entering does not wait for the broker.
+
+    Args:
+        settings: which one, and as whom.
+        pilot: what it acts on.
+        clock: for simulations, as what follows; the machine's if None.
+        incarnation: of this program, 1 to 2**64 - 1; drawn at random if None.
+        generator: see `control_link`.
+        transport: the same.
 
     Raises:
         ConfigError: a certificate cannot be read.
     """
     edge_id = settings.edge_id
-    incarnation = secrets.randbits(64) or 1
+    incarnation = incarnation or secrets.randbits(64) or 1
     here = Presence(online=True, incarnation=incarnation, version=paceline.__version__)
     async with control_link(
         settings.broker,
         name=f"edge-{edge_id}",
         will=Will(topic=EDGE_PRESENCE, member=edge_id, value=replace(here, online=False)),
         subscriptions=(EDGE_POLICY.of(edge_id), ORCHESTRATOR_PRESENCE),
+        generator=generator,
+        transport=transport,
     ) as link:
         link.publish(EDGE_PRESENCE, edge_id, here)
         plane = ControlPlane(

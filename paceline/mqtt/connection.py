@@ -5,20 +5,16 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 
 import aiomqtt
 from aiomqtt.exceptions import MqttCodeError, MqttConnectError
 
 from paceline.errors import LinkClosed, LinkTimeout, UnauthenticatedError
 from paceline.mqtt.lanes import Letter
-from paceline.mqtt.settings import BrokerSettings
-
-QOS = 1
-"""At least once, for every message: what is not acknowledged in time shows that the broker is stuck."""
-
-MAX_UNACKNOWLEDGED = 8
-"""Most messages under way to the broker; it answers for one of them before the next goes out."""
+from paceline.mqtt.settings import BrokerSettings, tls_context
+from paceline.mqtt.transport import MAX_UNACKNOWLEDGED, QOS, Deliver
 
 ABANDON_S = 1.0
 """Longest wait for the library to notice that its socket is shut."""
@@ -32,29 +28,71 @@ _silent = logging.getLogger("paceline.mqtt.wire")
 _silent.setLevel(logging.CRITICAL)
 
 
+class SocketTransport:
+    """Connections over TCP, with TLS where the settings want it; implements `Transport`.
+
+    Args:
+        settings: where to connect to, and as whom.
+
+    Raises:
+        ConfigError: a certificate or key cannot be read.
+    """
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self._settings = settings
+        self._context = tls_context(settings)
+
+    def connect(
+        self, *, identifier: str, will: Letter | None, deliver: Deliver
+    ) -> AbstractAsyncContextManager["SocketConversation"]:
+        """See `Transport`."""
+        return _connection(
+            self._settings,
+            identifier=identifier,
+            will=will,
+            deliver=deliver,
+            context=self._context,
+        )
+
+
+class SocketConversation:
+    """One connection; implements `Conversation`. Errors of the library come out of `SocketTransport.connect`."""
+
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self._client = client
+
+    async def subscribe(self, filters: tuple[tuple[str, int], ...]) -> None:
+        """See `Conversation`."""
+        if not filters:
+            return
+        answers = await self._client.subscribe(list(filters))
+        for (name, _), answer in zip(filters, answers, strict=True):
+            code = answer if isinstance(answer, int) else getattr(answer, "value", 0)
+            if code >= _REFUSED_SUBSCRIPTION:
+                raise UnauthenticatedError(
+                    f"subscription: the broker refuses {name}; allow it in its access rules"
+                )
+
+    async def publish(self, letter: Letter) -> None:
+        """See `Conversation`."""
+        await self._client.publish(letter.name, letter.payload, qos=QOS, retain=letter.retain)
+
+    async def until_lost(self) -> None:
+        """See `Conversation`."""
+        # The intake leaves nothing to iterate over.
+        async for _ in self._client.messages:
+            pass
+
+
 @contextlib.asynccontextmanager
-async def connection(
+async def _connection(
     settings: BrokerSettings,
     *,
     identifier: str,
     will: Letter | None,
-    deliver: Callable[[str, bytes], None],
+    deliver: Deliver,
     context: ssl.SSLContext | None,
-) -> AsyncIterator[aiomqtt.Client]:
-    """Connect; disconnect in order when the body ends, and without a word, so that the will is published, when it fails.
-
-    Args:
-        settings: where to connect to, and as whom.
-        identifier: of the client; a connection under the same one ends.
-        will: what the broker publishes when it loses us.
-        deliver: called with name and payload of each message, in the event loop; must not wait or raise.
-        context: for TLS; None speaks without.
-
-    Raises:
-        LinkClosed: the broker cannot be reached, or the connection broke.
-        LinkTimeout: it does not answer.
-        UnauthenticatedError: it does not let us in.
-    """
+) -> AsyncIterator[SocketConversation]:
     client = aiomqtt.Client(
         settings.address.host,
         settings.address.port,
@@ -78,35 +116,11 @@ async def connection(
     try:
         with _translated():
             await client.__aenter__()
-            yield client
+            yield SocketConversation(client)
             await client.__aexit__(None, None, None)
     except BaseException:
         await _abandon(client)
         raise
-
-
-async def subscribe(client: aiomqtt.Client, filters: tuple[tuple[str, int], ...]) -> None:
-    """Subscribe to filters, each with its quality of service; what is retained comes at once.
-
-    Raises:
-        UnauthenticatedError: the broker refuses one of them.
-    """
-    if not filters:
-        return
-    answers = await client.subscribe(list(filters))
-    for (name, _), answer in zip(filters, answers, strict=True):
-        code = answer if isinstance(answer, int) else getattr(answer, "value", 0)
-        if code >= _REFUSED_SUBSCRIPTION:
-            raise UnauthenticatedError(
-                f"subscription: the broker refuses {name}; allow it in its access rules"
-            )
-
-
-async def until_lost(client: aiomqtt.Client) -> None:
-    """Wait until the connection breaks; raise why."""
-    # The intake leaves nothing to iterate over.
-    async for _ in client.messages:
-        pass
 
 
 @contextlib.contextmanager
@@ -138,7 +152,7 @@ def _told(error: aiomqtt.MqttError) -> str:
     return text
 
 
-def _intake(deliver: Callable[[str, bytes], None]) -> type[asyncio.Queue[aiomqtt.Message]]:
+def _intake(deliver: Deliver) -> type[asyncio.Queue[aiomqtt.Message]]:
     """Return the queue class that hands everything on at once.
 
     The library's own queue grows without bound, or else drops the newest without count.

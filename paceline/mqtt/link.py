@@ -8,16 +8,15 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import aiomqtt
-
 from paceline.codec.control import ControlValue
 from paceline.errors import ConfigError, LinkTimeout, PacelineError, UnauthenticatedError
 from paceline.mqtt.backoff import Backoff, Generator
-from paceline.mqtt.connection import MAX_UNACKNOWLEDGED, QOS, connection, subscribe, until_lost
+from paceline.mqtt.connection import SocketTransport
 from paceline.mqtt.inbox import Inbox
 from paceline.mqtt.lanes import Letter
 from paceline.mqtt.outbox import Outbox
-from paceline.mqtt.settings import BrokerSettings, tls_context
+from paceline.mqtt.settings import BrokerSettings
+from paceline.mqtt.transport import MAX_UNACKNOWLEDGED, QOS, Conversation, Transport
 from paceline.topics import Received, Topic
 
 log = logging.getLogger(__name__)
@@ -74,13 +73,14 @@ class ControlLink:
         will: Letter | None,
         subscriptions: tuple[Topic, ...],
         generator: Generator,
+        transport: Transport,
     ) -> None:
         self._settings = settings
+        self._transport = transport
         self._identifier = identifier
         self._will = will
         # What is not retained is detail: its loss between broker and reader costs less than a queue at the broker.
         self._filters = tuple((topic.filter, QOS if topic.retain else 0) for topic in subscriptions)
-        self._context = tls_context(settings)
         self._backoff = Backoff(
             first_s=settings.first_retry_s, max_s=settings.max_retry_s, generator=generator
         )
@@ -171,21 +171,18 @@ class ControlLink:
 
     async def _converse(self) -> None:
         """Connect, and carry messages until the connection fails or we leave."""
-        async with connection(
-            self._settings,
-            identifier=self._identifier,
-            will=self._will,
-            deliver=self._inbox.deliver,
-            context=self._context,
-        ) as client:
-            await subscribe(client, self._filters)
+        async with self._transport.connect(
+            identifier=self._identifier, will=self._will, deliver=self._inbox.deliver
+        ) as conversation:
+            await conversation.subscribe(self._filters)
             self._outbox.repost_retained()
             self._note_found()
             try:
                 async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(until_lost(client))]
+                    tasks = [group.create_task(conversation.until_lost())]
                     tasks += [
-                        group.create_task(self._say(client)) for _ in range(MAX_UNACKNOWLEDGED)
+                        group.create_task(self._say(conversation))
+                        for _ in range(MAX_UNACKNOWLEDGED)
                     ]
                     await self._leaving.wait()
                     await self._until_said()
@@ -194,14 +191,14 @@ class ControlLink:
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None
 
-    async def _say(self, client: aiomqtt.Client) -> None:
+    async def _say(self, conversation: Conversation) -> None:
         """Hand letters to the broker, one after the other."""
         # A cancellation that meets the answer inside the library is lost there; it must not keep this task alive.
         while not _is_cancelled():
             letter = await self._outbox.take()
             try:
                 # Between taking and sending nothing waits, so letters of one name go out in order.
-                await client.publish(letter.name, letter.payload, qos=QOS, retain=letter.retain)
+                await conversation.publish(letter)
             except BaseException:
                 self._outbox.lost(letter)
                 raise
@@ -245,6 +242,7 @@ async def control_link(
     will: Will | None = None,
     subscriptions: tuple[Topic, ...] = (),
     generator: Generator | None = None,
+    transport: Transport | None = None,
 ) -> AsyncIterator[ControlLink]:
     """Keep a link to the broker while the body runs; entering does not wait for it.
 
@@ -257,6 +255,7 @@ async def control_link(
         will: published by the broker when it loses this program, and by this program when the body ends.
         subscriptions: topics whose messages `ControlLink.messages` gives; `Topic.of` names one member's alone.
         generator: draws the delays between attempts; the system's if None.
+        transport: makes the connections, for simulations; sockets as `settings` says if None.
 
     Raises:
         ConfigError: the name is no name, or a certificate cannot be read.
@@ -272,6 +271,7 @@ async def control_link(
         will=None if will is None else _letter(will),
         subscriptions=subscriptions,
         generator=secrets.SystemRandom() if generator is None else generator,
+        transport=SocketTransport(settings) if transport is None else transport,
     )
     try:
         async with asyncio.TaskGroup() as group:

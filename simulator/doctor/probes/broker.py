@@ -5,13 +5,13 @@ import contextlib
 import secrets
 from dataclasses import replace
 
-import aiomqtt
-
 from paceline.clock import MonotonicClock
 from paceline.control.messages import Presence
 from paceline.errors import LinkClosed, PacelineError, RemoteProtocolError
-from paceline.mqtt.connection import QOS, connection, subscribe, until_lost
-from paceline.mqtt.settings import BrokerSettings, tls_context
+from paceline.mqtt.connection import SocketTransport
+from paceline.mqtt.lanes import Letter
+from paceline.mqtt.settings import BrokerSettings
+from paceline.mqtt.transport import QOS, Conversation
 from paceline.topics import ORCHESTRATOR_PRESENCE, PREFIX, check_id
 from simulator.doctor.verdicts.broker import BrokerFinding
 
@@ -41,20 +41,18 @@ async def visit_broker(
     try:
         async with (
             asyncio.timeout(3 * deadline_s),
-            connection(
-                replace(settings, timeout_s=deadline_s),
+            SocketTransport(replace(settings, timeout_s=deadline_s)).connect(
                 # Not the edge's own: a running one would be thrown out, where the broker does not insist on the user's name.
                 identifier=f"doctor-{secrets.token_hex(6)}",
                 will=None,
                 deliver=visit.deliver,
-                context=tls_context(settings),
-            ) as client,
+            ) as conversation,
         ):
             visit.was_let_in = True
             try:
                 async with asyncio.TaskGroup() as group:
-                    watching = group.create_task(until_lost(client))
-                    await visit.talk(client, deadline_s=deadline_s)
+                    watching = group.create_task(conversation.until_lost())
+                    await visit.talk(conversation, deadline_s=deadline_s)
                     watching.cancel()
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None
@@ -82,12 +80,12 @@ class _Visit:
         self.orchestrator: str | None = None
         self._topic = topic
 
-    async def talk(self, client: aiomqtt.Client, *, deadline_s: float) -> None:
+    async def talk(self, conversation: Conversation, *, deadline_s: float) -> None:
         """Say something to ourselves and listen."""
         presence = ORCHESTRATOR_PRESENCE.name()
-        await subscribe(client, ((presence, QOS), (self._topic, QOS)))
+        await conversation.subscribe(((presence, QOS), (self._topic, QOS)))
         self._started_s = self._clock.now_s()
-        await client.publish(self._topic, self._nonce, qos=QOS)
+        await conversation.publish(Letter(name=self._topic, payload=self._nonce, retain=False))
         await _within(self._came_back, deadline_s)
         await _within(self._presence_came, GRACE_S)
 
