@@ -77,7 +77,7 @@ def parse_network(
     Raises:
         ConfigError: a key is unknown, or a value is wrong; it names the key.
     """
-    table = _table(written) if isinstance(written, str) else dict(written)
+    table = network_table(written)
     name = table.pop("profile", None)
     network = NetworkSettings()
     if name is not None:
@@ -95,18 +95,15 @@ def parse_network(
     return NetworkSettings(up=changed["up"], down=changed["down"], name=label)
 
 
-def _label(written: str | Mapping[str, Any], *, name: str | None) -> str:
-    if isinstance(written, str) and "\n" not in written:
-        return written.strip()
-    return "custom" if name is None else f"{name}, changed"
-
-
-def _table(text: str) -> dict[str, Any]:
-    """Return the table that a text means.
+def network_table(written: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was written as a table of its own: keys and values, not yet checked.
 
     Raises:
-        ConfigError: it is neither the short form nor TOML.
+        ConfigError: it is neither a table nor the short form nor TOML.
     """
+    if not isinstance(written, str):
+        return dict(written)
+    text = written
     if "\n" in text.strip():
         try:
             return tomllib.loads(text)
@@ -131,6 +128,12 @@ def _table(text: str) -> dict[str, Any]:
             raise ConfigError(f"network: {key}: got it twice in {text!r}, expected it once")
         into[key] = value
     return table
+
+
+def _label(written: str | Mapping[str, Any], *, name: str | None) -> str:
+    if isinstance(written, str) and "\n" not in written:
+        return written.strip()
+    return "custom" if name is None else f"{name}, changed"
 
 
 def _own_keys(value: Any, *, way: str) -> dict[str, Any]:
