@@ -11,6 +11,7 @@ row gives logits that differ in the last bits with the shape of the batch it rid
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy, deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -63,7 +64,8 @@ class Engine:
         self.identity = identity
         self._model = model
         self._layout, self._queries_per_key = probe(model)
-        self._cache = RollbackCache(layout=self._layout, settings=settings or EngineSettings())
+        self._settings = settings or EngineSettings()
+        self._cache = RollbackCache(layout=self._layout, settings=self._settings)
         self._backend = backend or SdpaBackend()
         self._clock = MonotonicClock()
         self._split = StepSplit()
@@ -222,6 +224,31 @@ class Engine:
             raise ModelError(f"{self.identity.name}: its partial output matrix: {error}") from error
         head.register_forward_pre_hook(self._note_head)
         self._model.set_output_embeddings(head)
+
+    def twin(self, settings: EngineSettings | None = None) -> Engine:
+        """Return another engine on the same weights, which are not copied, with an empty cache of its own.
+
+        Args:
+            settings: memory and sharing; None: those of this one.
+        """
+        twin = copy(self)
+        # The model's own objects are copied, for it knows whom to tell of a forward pass; its tensors are not.
+        known: dict[int, object] = {
+            id(value): value for value in (*self._model.parameters(), *self._model.buffers())
+        }
+        settings = settings or self._settings
+        vars(twin).update(
+            _model=deepcopy(self._model, known | {id(self): twin}),
+            _settings=settings,
+            _cache=RollbackCache(layout=self._layout, settings=settings),
+        )
+        twin.reset_counters()
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Engine:
+        """See `twin`: whatever holds an engine is copied without its weights."""
+        del memo
+        return self.twin()
 
     def warm_up(self, *, num_sequences: int = 2, num_rows: int = 4) -> None:
         """Run a few steps, so that the first request does not pay for first-time work."""

@@ -8,13 +8,11 @@ from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
 from simulator.acceptance.guess_trace import GuessTrace
 from simulator.acceptance.replay import Acceptance, IndependentAcceptance, ReplayedAcceptance
-from simulator.cost import Spread, StepCost, Work
+from simulator.cost import Spread, StepCost
 from simulator.virtual.events import Tell
 from simulator.virtual.machine import Occupation
-from simulator.virtual.target import Target, hashed
-
-COMPARED = 64
-"""Tokens at the end of a text that are compared one by one."""
+from simulator.virtual.metering import DraftMeter
+from simulator.virtual.target import ToyTarget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +63,7 @@ class SimulatedDrafter:
 
     def __init__(
         self,
-        target: Target,
+        target: ToyTarget,
         *,
         settings: DraftSettings,
         occupation: Occupation,
@@ -97,9 +95,12 @@ class SimulatedDraft:
         self._drafter = drafter
         self._prompt_length = prompt_length
         self._acceptance = acceptance
-        self._known: tuple[TokenId, ...] = ()
-        """The text that is in its cache."""
-        self._num_calls = 0
+        self._meter = DraftMeter(
+            cost=drafter.settings.cost,
+            spread=drafter.settings.spread,
+            occupation=drafter.occupation,
+            tell=drafter.tell,
+        )
 
     def prepare(self, text: Sequence[TokenId]) -> bool:
         """See `Draft`: all is done in `extend`."""
@@ -116,8 +117,7 @@ class SimulatedDraft:
         """
         begin = tuple(text)
         tokens = self._guessed(begin, limit, num_guessed=num_guessed)
-        self._spend(begin, max(1, len(tokens)), num_guessed=num_guessed)
-        self._known = (*begin, *tokens[:-1])  # the last one is never a row
+        self._meter.guessed(begin, tokens, num_guessed=num_guessed)
         return tokens
 
     def close(self) -> None:
@@ -139,46 +139,3 @@ class SimulatedDraft:
                 token = TokenId((token + 1) % target.identity.vocabulary_size)
             grown.append(token)
         return tuple(grown[len(text) :])
-
-    def _spend(self, begin: tuple[TokenId, ...], num_passes: int, *, num_guessed: int) -> None:
-        """Take the time of the passes; what is not in the cache is prefilled in the first."""
-        drafter = self._drafter
-        common = _common(self._known, begin)
-        num_new = max(0, len(begin) - common - 1)
-        cost = drafter.settings.cost
-        seconds = cost.seconds(
-            Work(
-                num_sequences=1,
-                num_rows=1,
-                num_prefill_rows=num_new,
-                num_context_tokens=common,
-                num_attended=(num_new + 1) * common,
-            )
-        )
-        if num_passes > 1:
-            length = len(begin)
-            one = Work(num_sequences=1, num_rows=1, num_context_tokens=length, num_attended=length)
-            seconds += (num_passes - 1) * cost.seconds(one)
-        self._num_calls += 1
-        uniform = hashed(len(begin), self._num_calls, begin[-2:]) / 2**32
-        took_s = drafter.occupation.spend(seconds * drafter.settings.spread.factor(uniform))
-        if drafter.tell is not None:
-            drafter.tell(
-                "drafted",
-                position=len(begin) - num_guessed,
-                guessed=num_guessed,
-                tokens=num_passes,
-                begins_s=drafter.occupation.begins_s,
-                took_ns=round(took_s * 1e9),
-            )
-
-
-def _common(known: tuple[TokenId, ...], text: tuple[TokenId, ...]) -> int:
-    """Return how many tokens two texts have in common at their beginning."""
-    shorter = min(len(known), len(text))
-    begin = max(0, shorter - COMPARED)
-    if known[:begin] != text[:begin]:
-        begin = 0
-    while begin < shorter and known[begin] == text[begin]:
-        begin += 1
-    return begin

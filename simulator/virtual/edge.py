@@ -23,7 +23,8 @@ from simulator.virtual.connector import VirtualConnector
 from simulator.virtual.draft import DraftSettings, SimulatedDrafter
 from simulator.virtual.events import Tell
 from simulator.virtual.machine import MachineClock, Occupation, VirtualThread
-from simulator.virtual.target import ToyTarget
+from simulator.virtual.parts import AnyDraftSettings, AnyTarget, make_drafter
+from simulator.virtual.real_draft import RealDrafter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,13 @@ class Request:
     seed: int = 0
     at_s: float = 0.0
     """Not before this time."""
+    temperature: float = 0.0
+    """A toy target knows none."""
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        """How its tokens are drawn."""
+        return SamplingSettings(temperature=self.temperature, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +51,8 @@ class EdgeSettings:
 
     requests: tuple[Request, ...]
     """One after the other; one that fails is asked again after `pause_s`."""
-    draft: DraftSettings | None = DraftSettings()  # noqa: RUF009 - frozen
-    """None drafts nothing."""
+    draft: AnyDraftSettings | None = DraftSettings()  # noqa: RUF009 - frozen
+    """None drafts nothing; a `RealTarget` needs `RealDraftSettings`."""
     drafting: DraftingSettings = DraftingSettings()  # noqa: RUF009 - frozen
     length_policy: LengthPolicy = LengthPolicy.FIXED
     connection: ConnectionSettings = ConnectionSettings()  # noqa: RUF009 - frozen
@@ -53,7 +61,7 @@ class EdgeSettings:
     """How often a request is asked before the world gives up."""
     is_open: bool = False
     """Do not end when all is answered: `SimulatedEdge.ask` brings more. What fails is not asked again then."""
-    make_drafter: Callable[[ToyTarget, Occupation], Drafter] | None = None
+    make_drafter: Callable[[AnyTarget, Occupation], Drafter] | None = None
     """Returns a drafter of the caller's own, in place of `draft`; it says what its calls take with `Occupation.spend`."""
 
 
@@ -86,7 +94,7 @@ class SimulatedEdge:
         *,
         name: str,
         settings: EdgeSettings,
-        target: ToyTarget,
+        target: AnyTarget,
         paths: Mapping[Address, Path],
         generator: Generator,
         tell: Tell | None,
@@ -107,7 +115,7 @@ class SimulatedEdge:
         self._tell = tell
         self._task: asyncio.Task[None] | None = None
         self._running: Client | None = None
-        self._drafter: SimulatedDrafter | None = None
+        self._drafter: SimulatedDrafter | RealDrafter | None = None
 
     @property
     def num_open_drafts(self) -> int:
@@ -199,7 +207,7 @@ class SimulatedEdge:
         async with client.generate(
             prompt_ids=request.prompt,
             max_tokens=request.max_tokens,
-            sampling=SamplingSettings(temperature=0.0, seed=request.seed),
+            sampling=request.sampling,
         ) as generation:
             try:
                 async for piece in generation:
@@ -225,7 +233,7 @@ class SimulatedEdge:
         if settings.make_drafter is not None:
             drafter = settings.make_drafter(self._target, self.occupation)
         elif settings.draft is not None:
-            drafter = self._drafter = SimulatedDrafter(
+            drafter = self._drafter = make_drafter(
                 self._target,
                 settings=settings.draft,
                 occupation=self.occupation,

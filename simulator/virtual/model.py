@@ -16,10 +16,11 @@ from cloud.walk import Ask, walk
 from paceline.engine.rows import MemoryStats, StepSplit
 from paceline.errors import InvalidRequestError, ModelError, OverloadedError, PacelineError
 from paceline.tokens import TokenId
-from simulator.cost import Spread, StepCost, Work
+from simulator.cost import Spread, StepCost
 from simulator.virtual.events import Tell
 from simulator.virtual.machine import Occupation
-from simulator.virtual.target import Target, hashed
+from simulator.virtual.metering import Fill, StepMeter
+from simulator.virtual.target import ToyTarget
 
 NO_MEMORY = MemoryStats(reserved=0, used=0, shared=0, budget=0)
 
@@ -35,6 +36,12 @@ class ModelSettings:
     spread: Spread = Spread()  # noqa: RUF009 - frozen
     max_context_tokens: int = 1_000_000
     """Memory, in tokens of prompt and output reserved by all sessions together."""
+
+    def meter(self, occupation: Occupation, *, seed: int, tell: Tell | None = None) -> StepMeter:
+        """Return what charges the steps of a model; see `StepMeter`."""
+        return StepMeter(
+            cost=self.cost, spread=self.spread, occupation=occupation, seed=seed, tell=tell
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +66,7 @@ class SimulatedModel:
 
     def __init__(
         self,
-        target: Target,
+        target: ToyTarget,
         *,
         settings: ModelSettings,
         occupation: Occupation,
@@ -68,11 +75,8 @@ class SimulatedModel:
     ) -> None:
         self._target = target
         self._settings = settings
-        self._occupation = occupation
-        self._seed = seed
-        self._tell = tell
+        self._meter = settings.meter(occupation, seed=seed, tell=tell)
         self._seats: dict[int, _Seat] = {}
-        self._times = StepTimes()
         self._num_reserved = 0
 
     @property
@@ -83,7 +87,7 @@ class SimulatedModel:
     @property
     def times(self) -> StepTimes:
         """See `StepModel`."""
-        return self._times
+        return self._meter.times
 
     @property
     def memory(self) -> MemoryStats:
@@ -124,34 +128,20 @@ class SimulatedModel:
     def step(self, orders: Sequence[StepOrder], take_over: Sequence[int] = ()) -> StepResult:
         """See `StepModel`."""
         assert not take_over, "nobody waits for a prefix"
-        work = _work(orders, self._seats)
-        uniform = hashed(self._seed, self._times.num_steps, ()) / 2**32
-        seconds = self._settings.cost.seconds(work) * self._settings.spread.factor(uniform)
-        step_ns = round(self._occupation.spend(seconds) * 1e9)
+        step_ns, num_rows = self._meter.charge(orders, self._fills(orders))
         served = self._verify(orders)
-        num_rows = work.num_rows + work.num_prefill_rows
-        if self._tell is not None:
-            self._tell(
-                "step",
-                sessions=tuple(order.key for order in orders),
-                rows=work.num_rows,
-                prefill_rows=work.num_prefill_rows,
-                took_ns=step_ns,
-            )
-        self._times = self._times.plus(
-            StepTimes(
-                num_steps=1 if orders else 0,
-                num_rows=num_rows,
-                num_prefill_rows=work.num_prefill_rows,
-                forward_ns=step_ns,
-                total_ns=step_ns,
-            )
-        )
         return StepResult(served=served, failed={}, step_ns=step_ns, num_rows=num_rows)
 
     def prepare_noise(self) -> bool:
         """See `StepModel`: a draw costs nothing here."""
         return False
+
+    def _fills(self, orders: Sequence[StepOrder]) -> dict[int, Fill]:
+        seats = {order.key: self._seats[order.key] for order in orders}
+        return {
+            key: Fill(length=len(seat.text), num_to_prefill=seat.num_to_prefill)
+            for key, seat in seats.items()
+        }
 
     def _open(self, order: OpenOrder) -> PacelineError | None:
         if order.num_logprobs:
@@ -193,24 +183,3 @@ class SimulatedModel:
             text.extend(walked.tokens)
             served[order.key] = Served(tokens=walked.tokens, logprobs=())
         return served
-
-
-def _work(orders: Sequence[StepOrder], seats: dict[int, _Seat]) -> Work:
-    num_rows = num_prefill = context = attended = 0
-    for order in orders:
-        length = len(seats[order.key].text)
-        rows = order.num_prefill or 1 + len(order.drafts.tokens)
-        if order.num_prefill:
-            num_prefill += rows
-            length -= seats[order.key].num_to_prefill
-        else:
-            num_rows += rows
-        context += length
-        attended += rows * length
-    return Work(
-        num_sequences=len(orders),
-        num_rows=num_rows,
-        num_prefill_rows=num_prefill,
-        num_context_tokens=context,
-        num_attended=attended,
-    )

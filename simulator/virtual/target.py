@@ -9,27 +9,38 @@ from typing import Protocol
 
 from paceline.engine.tokenizer import Tokenizer
 from paceline.messages import ModelIdentity
+from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
 
 END_TOKEN = TokenId(0)
 
 
+GREEDY = SamplingSettings(temperature=0.0)
+
+
 class Target(Protocol):
-    """Draws tokens. A real tiny model may stand here as well as the toy below."""
+    """What a world's verifiers serve: a `ToyTarget`, or a `RealTarget` that computes."""
 
     @property
     def identity(self) -> ModelIdentity:
         """Which model it is."""
         ...
 
-    def draw(self, text: Sequence[TokenId], path: Sequence[TokenId] = ()) -> TokenId:
-        """Return the token after `text` and then `path`; the same for the same tokens, always and everywhere."""
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that its edges use."""
+        ...
+
+    def run(
+        self, text: Sequence[TokenId], count: int, *, sampling: SamplingSettings = GREEDY
+    ) -> tuple[TokenId, ...]:
+        """Return the plain decoding after `text`, which every session must equal: `count` tokens, or up to the end."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyTarget:
-    """Draws by hashing the last tokens and the length of the text.
+    """Draws by hashing the last tokens and the length of the text; knows no temperature.
 
     Args:
         vocabulary_size: ids are below it; at least 3.
@@ -46,7 +57,7 @@ class ToyTarget:
     stop_chance: float = 0.0
 
     def draw(self, text: Sequence[TokenId], path: Sequence[TokenId] = ()) -> TokenId:
-        """See `Target`."""
+        """Return the token after `text` and then `path`; the same for the same tokens, always and everywhere."""
         last = text[-self.memory :]
         if path:
             last = (*last, *path)[-self.memory :]
@@ -55,8 +66,11 @@ class ToyTarget:
             return END_TOKEN
         return TokenId(1 + drawn % (self.vocabulary_size - 1))
 
-    def run(self, text: Sequence[TokenId], count: int) -> tuple[TokenId, ...]:
-        """Return the plain decoding after `text`, which every session must equal: `count` tokens, or up to the end."""
+    def run(
+        self, text: Sequence[TokenId], count: int, *, sampling: SamplingSettings = GREEDY
+    ) -> tuple[TokenId, ...]:
+        """See `Target`."""
+        del sampling
         grown = list(text)
         end = min(len(text) + count, self.context_length)
         while len(grown) < end and (len(grown) == len(text) or grown[-1] != END_TOKEN):
@@ -78,7 +92,7 @@ class ToyTarget:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that its edges use."""
+        """See `Target`."""
         return toy_tokenizer(self.vocabulary_size)
 
 

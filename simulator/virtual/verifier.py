@@ -14,7 +14,7 @@ from cloud.core import Core
 from cloud.scheduler import SchedulerSettings
 from cloud.service import VerificationService
 from cloud.sessions import Registry
-from cloud.stepper import Stepper
+from cloud.stepper import StepModel, Stepper
 from cloud.tenants import Doorkeeper, TenantSettings
 from cloud.workload import Workload
 from paceline.settings import Address
@@ -22,8 +22,8 @@ from simulator.virtual.call import Call, VirtualContext
 from simulator.virtual.channel import Path
 from simulator.virtual.events import Tell
 from simulator.virtual.machine import MachineClock, Occupation, VirtualThread
-from simulator.virtual.model import ModelSettings, SimulatedModel
-from simulator.virtual.target import Target
+from simulator.virtual.model import ModelSettings
+from simulator.virtual.parts import AnyTarget, make_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class _Life:
     """One incarnation."""
 
     core: Core
-    model: SimulatedModel
+    model: StepModel
     stepper: Stepper
     group: asyncio.TaskGroup
 
@@ -64,7 +64,7 @@ class SimulatedVerifier:
         *,
         name: str,
         address: Address,
-        target: Target,
+        target: AnyTarget,
         settings: VerifierSettings,
         generator: Generator,
         tell: Tell | None,
@@ -168,9 +168,10 @@ class SimulatedVerifier:
 
     def _made(self, group: asyncio.TaskGroup) -> _Life:
         settings, clock = self._settings, self.clock
-        model = SimulatedModel(
+        model = make_model(
             self._target,
             settings=settings.model,
+            max_draft_rows=settings.max_draft_rows,
             occupation=self.occupation,
             seed=int(self._generator.integers(2**32)),
             tell=self._tell,

@@ -22,6 +22,7 @@ from simulator.virtual.channel import Path
 from simulator.virtual.edge import Asked, EdgeSettings, SimulatedEdge
 from simulator.virtual.events import EventLog, Tell
 from simulator.virtual.loop import no_story, run_virtually
+from simulator.virtual.parts import AnyTarget, check_parts
 from simulator.virtual.target import ToyTarget
 from simulator.virtual.verifier import SimulatedVerifier, VerifierSettings
 
@@ -37,13 +38,14 @@ class WorldSettings:
     """Everything that decides what happens.
 
     Raises:
-        ConfigError: there is no verifier.
+        ConfigError: there is no verifier, or a drafter that cannot guess what the target draws.
     """
 
     edges: tuple[EdgeSettings, ...]
     verifiers: tuple[VerifierSettings, ...]
     seed: int = 0
-    target: ToyTarget = field(default_factory=ToyTarget)
+    target: AnyTarget = field(default_factory=ToyTarget)
+    """What all verifiers serve: a `ToyTarget`, or a `RealTarget` that computes."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     """Between every edge and every verifier, where `networks` says nothing else."""
     networks: tuple[tuple[int, int, NetworkSettings], ...] = ()
@@ -55,6 +57,9 @@ class WorldSettings:
         """Check the fields."""
         if not self.verifiers:
             raise ConfigError("verifiers: got none, expected at least one")
+        for edge in self.edges:
+            if edge.make_drafter is None:
+                check_parts(self.target, edge.draft)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
