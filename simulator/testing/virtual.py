@@ -1,0 +1,321 @@
+"""A world of `simulator.virtual` that a test drives: it asks, cuts, waits, and time passes only then."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from paceline.errors import PacelineError
+from paceline.settings import parse_duration
+from simulator.testing.answer import DEFAULT_TOKENS, Answer, AskingFailedError
+from simulator.testing.parts import Parts
+from simulator.testing.steps import Steps
+from simulator.testing.written import WrittenNetwork
+from simulator.virtual.channel import Path, PathState
+from simulator.virtual.edge import Asked, Request, SimulatedEdge
+from simulator.virtual.events import EventLog
+from simulator.virtual.verifier import SimulatedVerifier
+from simulator.virtual.world import MANY, World, WorldSettings
+
+PATIENCE_S = 3600.0
+"""Virtual time that anything may take."""
+
+MOST_EVENTS = 100_000
+
+
+class VirtualWorld:
+    """Edges and verifiers, and the links between them.
+
+    Args:
+        network: of every link, at first.
+        seed: of all that is left to chance.
+        parts: the machines.
+    """
+
+    is_virtual = True
+
+    def __init__(self, *, network: WrittenNetwork, seed: int, parts: Parts) -> None:
+        self.seed = seed
+        self.events = EventLog(most=MOST_EVENTS)
+        self.settings = WorldSettings(
+            edges=parts.virtual_edges(),
+            verifiers=parts.virtual_verifiers(),
+            seed=seed,
+            target=parts.virtual_target(),
+            network=network.settings,
+        )
+        self._network = network
+        self._steps = Steps(story=self.events.story)
+        self._ended = asyncio.Event()
+        self.edges: tuple[VirtualEdge, ...] = ()
+        self.verifiers: tuple[VirtualVerifier, ...] = ()
+        self.links: Mapping[tuple[int, int], VirtualLink] = {}
+
+    def open(self) -> None:
+        """Start every program."""
+        self._steps.begin(self._live())
+
+    def close(self) -> None:
+        """End everything.
+
+        Raises:
+            ExceptionGroup: errors of our own programs, and of functions given to `after`, that nobody took.
+        """
+        self._ended.set()
+        bugs = [bug for verifier in self.verifiers for bug in verifier.simulated.bugs]
+        bugs += self._steps.close()
+        if bugs:
+            raise ExceptionGroup("errors that nobody took", bugs)
+
+    # --- what a test asks
+
+    @property
+    def edge(self) -> "VirtualEdge":
+        """The first edge."""
+        return self.edges[0]
+
+    @property
+    def verifier(self) -> "VirtualVerifier":
+        """The first verifier."""
+        return self.verifiers[0]
+
+    @property
+    def link(self) -> "VirtualLink":
+        """Between the first edge and the first verifier."""
+        return self.links[0, 0]
+
+    @property
+    def now_s(self) -> float:
+        """Virtual seconds since the start."""
+        return self._steps.now_s
+
+    def wait(self, duration: float | str) -> None:
+        """Let time pass, "2s" for example; numbers are seconds."""
+        duration_s = seconds(duration)
+        self._steps.run(asyncio.sleep(duration_s), within_s=duration_s + 1.0)
+
+    def after(self, delay: float | str, action: Callable[[], object]) -> None:
+        """Call something later, `world.link.cut` for example; it must not wait for anything."""
+        self._steps.after(seconds(delay), action)
+
+    def target_text(self, prompt: str, *, max_tokens: int = DEFAULT_TOKENS) -> str:
+        """Return what the target says by itself: no draft, no network."""
+        target = self.settings.target
+        tokens = target.run(target.tokenizer.encode(prompt), max_tokens)
+        return target.tokenizer.decode(tokens)
+
+    async def _live(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            world = World(self.settings, log=self.events, group=group)
+            self.edges = tuple(
+                VirtualEdge(one, index=index, world=self, group=group)
+                for index, one in enumerate(world.edges)
+            )
+            self.verifiers = tuple(
+                VirtualVerifier(one, steps=self._steps, group=group) for one in world.verifiers
+            )
+            self.links = {
+                (i, j): VirtualLink(
+                    world.path(i, j),
+                    steps=self._steps,
+                    network=self._network,
+                    keepalive_s=one.settings.connection.keepalive_s,
+                )
+                for i, one in enumerate(world.edges)
+                for j in range(len(self.verifiers))
+            }
+            for verifier in world.verifiers:
+                verifier.start(group)
+            for edge in world.edges:
+                edge.start(group)
+            await self._ended.wait()
+
+    def run_until(self, edge: SimulatedEdge, is_true: Callable[[], bool]) -> None:
+        """Let time pass until something holds at an edge.
+
+        Raises:
+            TimeoutError: not within an hour.
+        """
+        self._steps.run(edge.wait_until(is_true), within_s=PATIENCE_S)
+
+    def do(self, action: Callable[[], Any]) -> Any:
+        """Do something to the machines."""
+        return self._steps.do(action)
+
+
+class VirtualEdge:
+    """An edge. It answers one thing after the other."""
+
+    def __init__(
+        self,
+        simulated: SimulatedEdge,
+        *,
+        index: int,
+        world: VirtualWorld,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self.simulated = simulated
+        self._index = index
+        self._world = world
+        self._group = group
+        self._num_asked = 0
+
+    def ask(self, prompt: str, *, max_tokens: int = DEFAULT_TOKENS) -> Answer:
+        """Return the answer, drawn at temperature 0.
+
+        Raises:
+            AskingFailedError: the edge gave up.
+        """
+        return self.submit(prompt, max_tokens=max_tokens).answer()
+
+    def submit(self, prompt: str, *, max_tokens: int = DEFAULT_TOKENS) -> "VirtualAsking":
+        """Ask, and do not wait for the answer."""
+        world, number = self._world, self._num_asked
+        self._num_asked += 1
+        request = Request(
+            prompt=world.settings.target.tokenizer.encode(prompt),
+            max_tokens=max_tokens,
+            seed=(world.seed * MANY + self._index) * MANY + number,
+        )
+        world.do(lambda: self.simulated.ask(request))
+        return VirtualAsking(self.simulated, number=number, request=request, world=world)
+
+    def kill(self) -> None:
+        """End the program like SIGKILL."""
+        self._world.do(self.simulated.kill)
+
+    def start(self) -> None:
+        """Start it again: it asks what was not answered yet."""
+        self._world.do(lambda: self.simulated.start(self._group))
+
+
+class VirtualAsking:
+    """Something that was asked."""
+
+    def __init__(
+        self, edge: SimulatedEdge, *, number: int, request: Request, world: VirtualWorld
+    ) -> None:
+        self._edge = edge
+        self._number = number
+        self._request = request
+        self._world = world
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the answer so far."""
+        asked = self._asked
+        return 0 if asked is None else len(asked.pieces)
+
+    def wait_for_tokens(self, count: int) -> None:
+        """Let time pass until the answer has so many tokens.
+
+        Raises:
+            AskingFailedError: it ended before.
+        """
+        self._world.run_until(self._edge, lambda: self.num_tokens >= count or self._is_over)
+        if self.num_tokens < count:
+            self.answer()
+            raise AskingFailedError(
+                f"the answer ended after {self.num_tokens} tokens, expected {count} before"
+            )
+
+    def answer(self) -> Answer:
+        """Let time pass until the answer is complete, and return it.
+
+        Raises:
+            AskingFailedError: the edge gave up.
+        """
+        self._world.run_until(self._edge, lambda: self._is_over)
+        asked = self._asked
+        assert asked is not None
+        assert asked.statistics is not None
+        if asked.reason is None:
+            raise AskingFailedError(f"{self._edge.name}: {_said(asked.error)}") from asked.error
+        tokenizer = self._world.settings.target.tokenizer
+        return Answer(
+            text=tokenizer.decode(asked.pieces),
+            num_tokens=len(asked.pieces),
+            finish_reason=asked.reason,
+            statistics=asked.statistics,
+        )
+
+    @property
+    def _asked(self) -> Asked | None:
+        """The latest try."""
+        tries = (one for one in reversed(self._edge.asked) if one.request is self._request)
+        return next(tries, None)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._edge.num_answered > self._number
+
+
+class VirtualVerifier:
+    """A verifier."""
+
+    def __init__(
+        self, simulated: SimulatedVerifier, *, steps: Steps, group: asyncio.TaskGroup
+    ) -> None:
+        self.simulated = simulated
+        self._steps = steps
+        self._group = group
+
+    def kill(self) -> None:
+        """End the program like SIGKILL."""
+        self._steps.do(self.simulated.kill)
+
+    def start(self) -> None:
+        """Start it again; it knows nothing any more."""
+        self._steps.do(lambda: self.simulated.start(self._group))
+
+
+class VirtualLink:
+    """The way between one edge and one verifier."""
+
+    def __init__(
+        self, path: Path, *, steps: Steps, network: WrittenNetwork, keepalive_s: float
+    ) -> None:
+        self._path = path
+        self._steps = steps
+        self._first = self._network = network
+        self._keepalive_s = keepalive_s
+
+    @property
+    def state(self) -> str:
+        """Open, cut, or black-hole."""
+        return self._path.state.name.lower().replace("_", "-")
+
+    def cut(self) -> None:
+        """Reset every connection and refuse new ones, until it heals."""
+        self._steps.do(self._path.cut)
+
+    def black_hole(self) -> None:
+        """Let nothing pass and tell nobody, until it heals."""
+        self._steps.do(lambda: self._path.black_hole(keepalive_s=self._keepalive_s))
+
+    def heal(self) -> None:
+        """Let everything pass again."""
+        self._steps.do(self._heal)
+
+    def change(self, written: str | Mapping[str, Any] | None = None, **keys: Any) -> None:
+        """Give it another network, `change("wan")`, or change some of this one, `change(rtt="200ms")`.
+
+        Raises:
+            ConfigError: it names the key.
+        """
+        self._network = self._network.changed(written, keys)
+        self._steps.do(lambda: self._path.change(self._network.settings))
+
+    def _heal(self) -> None:
+        if self._path.state is not PathState.OPEN:
+            self._path.heal()  # to its first settings
+            if self._network is not self._first:
+                self._path.change(self._network.settings)
+
+
+def seconds(duration: float | str) -> float:
+    """Return a duration in seconds; numbers are that already."""
+    return parse_duration(duration) if isinstance(duration, str) else float(duration)
+
+
+def _said(error: PacelineError | None) -> str:
+    return str(error) if error is not None else "it ended without an answer"
