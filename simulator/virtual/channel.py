@@ -88,6 +88,11 @@ class Channel:
         self.up.send(0, begin)
         return call
 
+    @property
+    def is_over(self) -> bool:
+        """Both ends of all calls know that they have ended."""
+        return all(call.status is not None and call.gone for call in self.calls.values())
+
     def suspect(self) -> None:
         """Make no further call on it: a call was silent for too long."""
         self.is_broken = True
@@ -122,9 +127,10 @@ class Path:
         seed: of its weather.
         log: where to tell what happens, if anywhere.
         numbers: gives calls their numbers.
+        patience_s: when the server's end gives up a connection that has become silent.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a way is made of, each under its name
         self,
         *,
         places: tuple[str, str],
@@ -133,8 +139,10 @@ class Path:
         seed: int,
         log: EventLog | None,
         numbers: Iterator[int],
+        patience_s: float = VERIFIER_PING_S + PING_TIMEOUT_S,
     ) -> None:
         self.places = places
+        self._patience_s = patience_s
         self.numbers = numbers
         self.server = server
         self.network = Network(settings, seed=seed)
@@ -165,19 +173,32 @@ class Path:
         """
         if self.channel is not None:
             return self.channel
-        try:
-            async with asyncio.timeout(settings.connect_s):
-                fresh = await self._open(address)
-        except TimeoutError as error:
-            raise LinkTimeout(
-                f"{address}: no connection within {settings.connect_s:g} s"
-            ) from error
+        fresh = await self._opened(address, within_s=settings.connect_s)
         # Another task may have been faster; its connection serves as well as ours.
         if self.channel is None:
             self.channels = [*self.channels[-3:], fresh]
             self._tell("connected")
         assert self.channel is not None
         return self.channel
+
+    async def connected_apart(self, address: Address, *, within_s: float) -> Channel:
+        """Return a connection of the caller's own, beside those there are.
+
+        Raises:
+            LinkClosed: nobody listens, or the way is cut.
+            LinkTimeout: no answer comes.
+        """
+        fresh = await self._opened(address, within_s=within_s)
+        self.channels = [*(one for one in self.channels if not one.is_over), fresh]
+        self._tell("connected")
+        return fresh
+
+    async def _opened(self, address: Address, *, within_s: float) -> Channel:
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._open(address)
+        except TimeoutError as error:
+            raise LinkTimeout(f"{address}: no connection within {within_s:g} s") from error
 
     async def _open(self, address: Address) -> Channel:
         loop = asyncio.get_running_loop()
@@ -225,7 +246,7 @@ class Path:
 
         loop = asyncio.get_running_loop()
         loop.call_later(keepalive_s + PING_TIMEOUT_S, later(Channel.break_edge))
-        loop.call_later(VERIFIER_PING_S + PING_TIMEOUT_S, later(Channel.break_verifier))
+        loop.call_later(self._patience_s, later(Channel.break_verifier))
 
     def lose_edge(self) -> None:
         """Break the connection at the edge's end; the verifier does not hear of it until its pings fail."""
@@ -236,7 +257,7 @@ class Path:
             channel.break_edge()
             channel.up.cut()
             channel.down.cut()
-            loop.call_later(VERIFIER_PING_S + PING_TIMEOUT_S, channel.break_verifier)
+            loop.call_later(self._patience_s, channel.break_verifier)
 
     def heal(self) -> None:
         """Let everything pass as at first."""
