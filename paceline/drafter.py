@@ -6,7 +6,8 @@ whole text each time and finds out by itself what is new: so a rollback, a resum
 the same to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from paceline.sampling.settings import SamplingSettings
@@ -48,6 +49,39 @@ class Draft(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """A drafted token, and how far to trust it."""
+
+    token: TokenId
+    chance: float
+    """Chance from 0 to 1 that the target draws this token if it drew all those before it."""
+
+
+class ScoringDraft(Draft, Protocol):
+    """A draft that says how sure it is. What it says may be calibrated or not; more is always surer."""
+
+    def guess(
+        self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
+    ) -> tuple[Guess, ...]:
+        """Return what `extend` returns, and the chance of each token.
+
+        Args:
+            text: as in `extend`.
+            limit: as in `extend`.
+            num_guessed: as in `extend`.
+
+        Raises:
+            ModelError: as in `extend`.
+        """
+        ...
+
+
+def tokens_of(guesses: Iterable[Guess]) -> tuple[TokenId, ...]:
+    """Return the tokens without their chances."""
+    return tuple(guess.token for guess in guesses)
+
+
 class Drafter(Protocol):
     """Makes drafts."""
 
@@ -58,4 +92,19 @@ class Drafter(Protocol):
 
     def open(self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings) -> Draft:
         """Return a new draft for a generation of at most `max_tokens` after a prompt of `prompt_length`."""
+        ...
+
+
+class ScoringDrafter(Protocol):
+    """Makes drafts that say how sure they are."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        ...
+
+    def open(
+        self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings
+    ) -> ScoringDraft:
+        """See `Drafter`."""
         ...

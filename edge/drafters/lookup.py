@@ -8,6 +8,7 @@ Sources: Saxena, "Prompt Lookup Decoding" (2023); He et al., "REST", arXiv 2311.
 from collections.abc import Sequence
 
 from edge.drafters.prefix import common_length
+from paceline.drafter import Guess, tokens_of
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
 
@@ -20,6 +21,9 @@ SHORTEST = 2
 GUESSES_PER_MATCHED = 2
 """Most guesses for each committed token that matches: two common words in a row say little about the next eight, and
 every wrong guess is a row of the target."""
+
+DOUBT = 2 / 3
+"""Each token that matches multiplies the chance to be wrong by this: the odds before calibration."""
 
 
 class LookupDrafter:
@@ -59,16 +63,25 @@ class LookupDraft:
         self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
     ) -> tuple[TokenId, ...]:
         """See `Draft`: guesses until there is no match any more. Own guesses count as text, but not for trust."""
+        return tokens_of(self.guess(text, limit, num_guessed=num_guessed))
+
+    def guess(
+        self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
+    ) -> tuple[Guess, ...]:
+        """See `ScoringDraft`: the longer the match of committed tokens, the surer."""
         self._truncate(common_length(self._text, text))
         for token in text[len(self._text) :]:
             self._append(token)
-        trusted = GUESSES_PER_MATCHED * self._matched(len(text) - num_guessed) - num_guessed
-        for _ in range(min(limit, trusted)):
+        matched = self._matched(len(text) - num_guessed)
+        guesses: list[Guess] = []
+        for _ in range(min(limit, GUESSES_PER_MATCHED * matched - num_guessed)):
             end = self._match()
             if end is None:
                 break
+            size = min(matched, self._matched(len(self._text)))
             self._append(self._text[end])
-        return tuple(self._text[len(text) :])
+            guesses.append(Guess(token=self._text[-1], chance=1.0 - DOUBT**size))
+        return tuple(guesses)
 
     def close(self) -> None:
         """Forget the text."""

@@ -9,10 +9,13 @@ Invariant: `ModelDraft._known` is what the engine's sequence holds.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import exp
+from typing import Literal
 
 from torch import Tensor
 
 from edge.drafters.prefix import common_length
+from paceline.drafter import Guess, tokens_of
 from paceline.engine.engine import Engine
 from paceline.engine.rows import RowGroup
 from paceline.engine.sequence import CacheSequence
@@ -92,7 +95,7 @@ class ModelDraft:
 
     def prepare(self, text: Sequence[TokenId]) -> bool:
         """See `Draft`: compute at most PREFILL_ROWS tokens of `text`, the last one never."""
-        if not self._can_draft(text):
+        if not self.can_draft(text):
             return False
         with _as_model_errors():
             return self._advance(text)
@@ -101,28 +104,68 @@ class ModelDraft:
         self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
     ) -> tuple[TokenId, ...]:
         """See `Draft`. A text longer than the model's context gets no guess, nor one with tokens it does not know."""
+        return tokens_of(self.guess(text, limit, num_guessed=num_guessed))
+
+    def guess(
+        self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
+    ) -> tuple[Guess, ...]:
+        """See `ScoringDraft`: the larger the margin to the next candidate, the surer."""
         del num_guessed  # each guess is as good as the one before
-        if not self._can_draft(text):
+        if not self.can_draft(text):
             return ()
         # The last guess needs no row of its own.
         limit = min(limit, self._end - len(text), self._max_length - len(text) + 1)
+        tokens, guesses = list(text), []
+        for _ in range(limit):
+            logits = self.logits(tokens)
+            with _as_model_errors():
+                guess = self.drawn(logits, tokens)
+            tokens.append(guess.token)
+            guesses.append(guess)
+        return tuple(guesses)
+
+    def can_draft(self, text: Sequence[TokenId]) -> bool:
+        """Return whether the text fits the model's context and vocabulary; without that `logits` must not be called."""
+        return len(text) <= self._max_length and max(text) < self._vocabulary_size
+
+    def logits(self, text: Sequence[TokenId]) -> Tensor:
+        """Compute what of a text is not known yet; return the logits after it, [V].
+
+        Raises:
+            ModelError: the model failed.
+        """
+        return self.last_logits(text, 1)[0]
+
+    def last_logits(self, text: Sequence[TokenId], count: int) -> Tensor:
+        """Return the logits after each of the last `count` tokens of a text, all but the first output: [count, V].
+
+        Raises:
+            ModelError: the model failed.
+        """
+        first = len(text) - count
         with _as_model_errors():
-            while self._advance(text):
+            while self._advance(text[: first + 1]):
                 pass
-            tokens = list(text)
-            self._go_back(tokens, len(tokens) - 1)
-            while len(tokens) < len(text) + limit:
-                logits = self._run(tokens[len(self._known) :])
-                tokens.append(self._draw(logits, tokens))
-        return tuple(tokens[len(text) :])
+            self._go_back(text, first)
+            return self._run(text[len(self._known) :], logits="last" if count == 1 else "all")[
+                -count:
+            ]
+
+    def drawn(self, logits: Tensor, text: Sequence[TokenId]) -> Guess:
+        """Return what the target would draw after a text if it had these logits, [V]."""
+        if self._sampler is None:
+            self._sampler = Sampler(
+                self._sampling, vocabulary_size=self._vocabulary_size, device=logits.device
+            )
+        # All output goes in as the row's path: what is committed differs from call to call.
+        path = tuple(text[self._prompt_length :]) if self._has_penalties else ()
+        ranking = self._sampler.rank(logits, position=Position(len(text)), k=1, path=path)
+        return Guess(token=ranking.tokens[0], chance=_chance(ranking.margin))
 
     def close(self) -> None:
         """Free the keys and values; the engine may keep them for the next turn."""
         if self._sequence is not None:
             self._engine.close(self._sequence)
-
-    def _can_draft(self, text: Sequence[TokenId]) -> bool:
-        return len(text) <= self._max_length and max(text) < self._vocabulary_size
 
     def _advance(self, text: Sequence[TokenId]) -> bool:
         """Compute a piece of `text` without its last token; return whether some of that is left."""
@@ -158,23 +201,18 @@ class ModelDraft:
             self._engine.rollback(self._sequence, length)
             del self._known[length:]
 
-    def _run(self, tokens: Sequence[TokenId]) -> Tensor:
-        """Compute the next tokens; return the logits after the last one, [V]."""
+    def _run(self, tokens: Sequence[TokenId], *, logits: Literal["all", "last"] = "last") -> Tensor:
+        """Compute the next tokens; return the logits after the last one or after all, [rows, V]."""
         assert self._sequence is not None
-        group = RowGroup(sequence=self._sequence, tokens=tokens, logits="last", commit=True)
-        logits = self._engine.forward([group])
+        group = RowGroup(sequence=self._sequence, tokens=tokens, logits=logits, commit=True)
+        computed = self._engine.forward([group])
         self._known.extend(tokens)
-        return logits.of(0)[0]
+        return computed.of(0)
 
-    def _draw(self, logits: Tensor, tokens: Sequence[TokenId]) -> TokenId:
-        if self._sampler is None:
-            self._sampler = Sampler(
-                self._sampling, vocabulary_size=self._vocabulary_size, device=logits.device
-            )
-        # All output goes in as the row's path: what is committed differs from call to call.
-        path = tuple(tokens[self._prompt_length :]) if self._has_penalties else ()
-        ranking = self._sampler.rank(logits, position=Position(len(tokens)), k=1, path=path)
-        return ranking.tokens[0]
+
+def _chance(margin: float) -> float:
+    """Return the chance of the better of two candidates; a margin is in logits, negative if a filter chose."""
+    return 1.0 / (1.0 + exp(-max(-30.0, min(30.0, margin))))
 
 
 @contextmanager
