@@ -15,6 +15,7 @@ from paceline.client.outcome import ClientObserver
 from paceline.client.pump import DraftingThread, Worker
 from paceline.client.runner import Surroundings
 from paceline.client.settings import ConnectionSettings, DraftingSettings
+from paceline.client.trace import SessionTrace
 from paceline.clock import Clock, MonotonicClock
 from paceline.control.messages import EdgeCounters, EdgeGauges
 from paceline.drafter import Drafter
@@ -131,6 +132,7 @@ class Client:
         sampling: SamplingSettings | None = None,
         stop: Sequence[str] = (),
         num_logprobs: int = 0,
+        trace: SessionTrace | None = None,
     ) -> Generation:
         """Return a generation to be entered with `async with`; nothing happens before.
 
@@ -142,6 +144,7 @@ class Client:
             sampling: how tokens are drawn; None is the default settings with a fresh random seed.
             stop: strings that end the text before they appear in it.
             num_logprobs: how many of the target's log probabilities come with each token; 0 to 20.
+            trace: notes what happens when, for a timeline; one of its own for each generation.
 
         Raises:
             InvalidRequestError: a value is out of its range, or not exactly one kind of prompt was given.
@@ -165,6 +168,7 @@ class Client:
             detokenizer=Detokenizer(self._tokenizer),
             stop=stop,
             surroundings=self._surroundings,
+            trace=trace,
         )
 
     def steer(

@@ -9,6 +9,7 @@ from typing import Self
 from paceline.client.outcome import EndReason, GenerationResult, Piece, Statistics
 from paceline.client.runner import SessionRunner, Surroundings
 from paceline.client.text import StopStrings
+from paceline.client.trace import SessionTrace
 from paceline.engine.detokenizer import Detokenizer
 from paceline.errors import LocalProtocolError, PacelineError
 from paceline.messages import Commit, FinishReason, Open
@@ -34,6 +35,7 @@ class Generation:
         detokenizer: Detokenizer,
         stop: Sequence[str],
         surroundings: Surroundings,
+        trace: SessionTrace | None = None,
     ) -> None:
         self._request = request
         self._detokenizer = detokenizer
@@ -47,7 +49,11 @@ class Generation:
             window=surroundings.drafting.window,
         )
         self._runner = SessionRunner(
-            session, surroundings=surroundings, deliver=self._on_commit, end=self._on_end
+            session,
+            surroundings=surroundings,
+            deliver=self._on_commit,
+            end=self._on_end,
+            trace=trace,
         )
         self._group = asyncio.TaskGroup()
         self._fresh: deque[Piece] = deque()

@@ -9,6 +9,7 @@ from functools import partial
 from typing import ClassVar, Protocol, Self, TypeVar
 
 from paceline.client.tally import DrafterWork
+from paceline.client.trace import SessionTrace
 from paceline.clock import Clock
 from paceline.drafter import Draft, Drafter
 from paceline.errors import ModelError
@@ -102,6 +103,8 @@ class DraftingPump:
         """Most tokens drafted at a time; may change while it runs."""
         self.log_fields: dict[str, str] = {}
         """What log lines say of the session."""
+        self.trace: SessionTrace | None = None
+        """Notes every call, if anybody wants to know."""
 
     async def run(self, drafter: Drafter) -> None:
         """Draft until the session is over. A drafter that fails is left alone from then on, which is logged."""
@@ -142,6 +145,13 @@ class DraftingPump:
             tokens = await self._worker.run(extend)
             took_s = self._clock.now_s() - started_s
             self.work.time_s += took_s
+            if self.trace is not None:
+                self.trace.drafted(
+                    at_s=started_s,
+                    end_s=started_s + took_s,
+                    position=len(text),
+                    num_tokens=len(tokens or ()),
+                )
             if tokens:
                 self.work.num_tokens += len(tokens)
                 self._drafted(took_s, len(tokens))

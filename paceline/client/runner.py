@@ -16,6 +16,7 @@ from paceline.client.outcome import ClientObserver, Statistics
 from paceline.client.pump import DraftingPump, Worker
 from paceline.client.settings import DraftingSettings, RetryPolicy
 from paceline.client.tally import Tally
+from paceline.client.trace import SessionTrace, TracedLink
 from paceline.clock import Clock
 from paceline.drafter import Drafter
 from paceline.errors import (
@@ -97,6 +98,7 @@ class SessionRunner:
         surroundings: what is shared.
         deliver: is called with every commit, cut to what is new.
         end: is called once, when the session is over; streams are still put away after it.
+        trace: notes what happens when, if anybody wants to know.
     """
 
     def __init__(
@@ -106,8 +108,10 @@ class SessionRunner:
         surroundings: Surroundings,
         deliver: Callable[[Commit], None],
         end: Callable[[Finished | Failed], None],
+        trace: SessionTrace | None = None,
     ) -> None:
         self._session = session
+        self._trace = trace
         self._around = surroundings
         self._deliver = deliver
         self._end = end
@@ -132,6 +136,7 @@ class SessionRunner:
             drafted=surroundings.meter.drafted,
         )
         self._pump.tokens_per_message = surroundings.drafting.tokens_per_message
+        self._pump.trace = trace
 
     @property
     def state(self) -> EdgeState:
@@ -210,6 +215,8 @@ class SessionRunner:
     def started(self, *, now_s: float) -> None:
         """Note when the generation began; `statistics` counts from there. It follows what was steered to until now."""
         self._tally.started_s = now_s
+        if self._trace is not None:
+            self._trace.began(at_s=now_s, prompt_length=len(self._session.request.prompt))
         self._reconnection = self._fresh_reconnection()
         self.steer()
 
@@ -267,6 +274,8 @@ class SessionRunner:
             self.apply(GiveUp(error=error))
             return error
         self._around.unreachable.forget(address)
+        if self._trace is not None:
+            self._link = TracedLink(self._link, trace=self._trace, clock=self._around.clock)
         try:
             return await self._talk(self._link, address=address, holds_session=holds_session)
         finally:
@@ -369,6 +378,8 @@ class SessionRunner:
                 with suppress(PacelineError):
                     info = await self._around.connector.describe(place)
                     is_news = meter.add_rtt(verifier, info.rtt_s)
+                    if self._trace is not None:
+                        self._trace.round_trip(at_s=clock.now_s(), rtt_s=info.rtt_s)
             await asyncio.sleep(PING_AGAIN_S if is_news else PING_S)
 
     def _note_opened(self, opened: Opened, address: Address) -> None:

@@ -126,7 +126,10 @@ def described(message: EdgeMessage | CloudMessage) -> dict[str, Value]:  # noqa:
                 "rows": message.num_rows,
                 "queue_ns": message.queue_ns,
                 "verify_ns": message.verify_ns,
+                "steps": message.num_steps,
             }
+            if any(message.accepted):
+                told["drafts"] = tuple(map(int, message.accepted))
             if message.finish is not None:
                 told["finish"] = str(message.finish)
         case Drain():

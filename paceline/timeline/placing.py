@@ -1,0 +1,201 @@
+"""When messages arrived and were sent at the verifier, and what became of what they carried. Pure.
+
+A simulation knows both ends of the way. An edge knows its own: it takes half of the last measured round trip for each way,
+and moves what the verifier did back in time where that would overlap, since whatever delays a commit comes after its step.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+from paceline.timeline.facts import (
+    Downward,
+    Facts,
+    RoundTrip,
+    StreamChange,
+    Upward,
+    node_positions,
+    whole_parents,
+)
+
+COMMIT = "commit"
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """A drafted token that was sent."""
+
+    position: int
+    token: int
+    parent: "Node | None"
+    """None: it hangs off committed text."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Up:
+    """A message on its way to the verifier."""
+
+    fact: Upward
+    arrives_s: float | None
+    """None: it never did."""
+    nodes: list[Node] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Down:
+    """A message on its way to the edge, cut to the tokens that are new there."""
+
+    fact: Downward
+    sent_s: float
+    position: int
+    tokens: tuple[int, ...] = ()
+    accepted: tuple[bool, ...] = ()
+
+    @property
+    def verify(self) -> tuple[float, float] | None:
+        """When its step began and ended; None where it tells of none, as a commit that is sent again."""
+        fact = self.fact
+        if fact.message != COMMIT or not fact.num_steps or not fact.verify_s:
+            return None
+        return self.sent_s - fact.verify_s, self.sent_s
+
+
+def is_one_way_known(facts: Facts) -> bool:
+    """Whether the facts tell when messages were at the verifier."""
+    return any(
+        (isinstance(fact, Upward) and fact.arrives_s is not None)
+        or (isinstance(fact, Downward) and fact.sent_s is not None)
+        for fact in facts.facts
+    )
+
+
+def ups(facts: Facts) -> list[Up]:
+    """Return all messages to the verifier, in order."""
+    is_known, halves = is_one_way_known(facts), _Halves(facts)
+    found: list[Up] = []
+    names: list[int] = []
+    nodes: list[Node] = []
+    last_s = -inf
+    for fact in facts.facts:
+        if isinstance(fact, StreamChange) and fact.is_up:
+            names.clear()
+            nodes.clear()
+        if not isinstance(fact, Upward):
+            continue
+        arrives_s = fact.arrives_s
+        if not is_known:
+            arrives_s = last_s = max(last_s, fact.at_s + halves.at(fact.at_s))
+        up = Up(fact=fact, arrives_s=arrives_s)
+        parents = whole_parents(fact)
+        positions = node_positions(fact.base_position, parents, names)
+        for token, parent, position in zip(fact.tokens, parents, positions, strict=True):
+            above = nodes[-parent] if parent else None
+            node = Node(position=position, token=token, parent=above)
+            nodes.append(node)
+            up.nodes.append(node)
+        found.append(up)
+    return found
+
+
+def downs(facts: Facts) -> list[Down]:
+    """Return all messages to the edge, in order; each committed token is in one of them."""
+    is_known, halves = is_one_way_known(facts), _Halves(facts)
+    received = [fact for fact in facts.facts if isinstance(fact, Downward)]
+    found: list[Down] = []
+    limit_s = inf
+    for fact in reversed(received):
+        sent_s = fact.sent_s
+        if sent_s is None:
+            half_s = 0.0 if is_known else halves.at(fact.at_s)
+            sent_s = max(facts.began_s, min(fact.at_s - half_s, limit_s))
+        down = Down(fact=fact, sent_s=sent_s, position=fact.position)
+        found.append(down)
+        limit_s = down.verify[0] if down.verify else sent_s
+    found.reverse()
+    length = facts.prompt_length
+    for down in found:
+        _cut(down, length)
+        length = max(length, down.position + len(down.tokens))
+    return found
+
+
+def _cut(down: Down, length: int) -> None:
+    """Leave out what the edge knew already."""
+    fact = down.fact
+    skip = max(0, min(len(fact.tokens), length - fact.position))
+    down.position = fact.position + skip
+    down.tokens = fact.tokens[skip:]
+    flags = fact.accepted or (False,) * len(fact.tokens)
+    down.accepted = flags[skip:]
+
+
+class Text:
+    """The committed text, and which guesses agree with it.
+
+    Args:
+        found: the messages that brought it.
+    """
+
+    def __init__(self, found: Sequence[Down]) -> None:
+        self._tokens: dict[int, tuple[int, bool]] = {}
+        for down in found:
+            for index, token in enumerate(down.tokens):
+                self._tokens[down.position + index] = (token, down.accepted[index])
+
+    def is_right(self, node: Node) -> bool:
+        """Whether a node and all above it became text."""
+        here: Node | None = node
+        while here is not None:
+            if self._tokens.get(here.position, (None, False))[0] != here.token:
+                return False
+            here = here.parent
+        return True
+
+    def is_accepted(self, node: Node) -> bool:
+        """Whether it became text as a draft."""
+        return self._tokens.get(node.position, (None, False))[1] and self.is_right(node)
+
+    def is_compared(self, node: Node) -> bool:
+        """Whether all above it became text, so that it was compared if it was there in time."""
+        return node.parent is None or self.is_right(node.parent)
+
+    def is_refused(self, node: Node) -> bool:
+        """Whether it is the first that differs from the text."""
+        known = self._tokens.get(node.position)
+        return known is not None and known[0] != node.token and self.is_compared(node)
+
+
+def rejected(down: Down, found: Sequence[Up], text: Text) -> tuple[int, ...]:
+    """Return the positions at which a commit refused drafts: as many as the verifier counted.
+
+    It does not tell which; the refused guesses that were there first are taken.
+    """
+    count = down.fact.num_judged - down.fact.num_accepted
+    if count < 1 or not down.tokens:
+        return ()
+    own = {down.position + index for index, draft in enumerate(down.accepted) if not draft}
+    candidates = dict.fromkeys(
+        (node.position, node.token)
+        for up in found
+        if up.arrives_s is not None and up.fact.at_s < down.fact.at_s
+        for node in up.nodes
+        if node.position in own and text.is_refused(node)
+    )
+    places = [position for position, _ in candidates][:count]
+    last = down.position + len(down.tokens) - 1
+    return tuple(sorted(places + [last] * (count - len(places))))
+
+
+class _Halves:
+    """Half of the round trip as it was last measured; of the first measurement before that, 0 without any."""
+
+    def __init__(self, facts: Facts) -> None:
+        trips = [fact for fact in facts.facts if isinstance(fact, RoundTrip)]
+        self._times = [trip.at_s for trip in trips]
+        self._halves = [trip.rtt_s / 2 for trip in trips]
+
+    def at(self, at_s: float) -> float:
+        if not self._halves:
+            return 0.0
+        return self._halves[max(0, bisect_right(self._times, at_s) - 1)]
