@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from orchestrator.history_file import Decision, EdgePoint, HistoryBounds, HistoryFile, Sample
 
@@ -44,10 +44,31 @@ class HistoryStatistics:
     num_waiting: int
 
 
+class FileThread(Protocol):
+    """The one thread that the file belongs to; a simulation brings its own."""
+
+    async def run(self, function: Callable[[], _T], /) -> _T:
+        """Return what it returns, called there."""
+        ...
+
+
+class _OwnThread:
+    """A real one."""
+
+    def __init__(self, executor: ThreadPoolExecutor) -> None:
+        self._executor = executor
+
+    async def run(self, function: Callable[[], _T], /) -> _T:
+        """See `FileThread`."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+
 class History:
     """Takes samples without waiting, and answers what was. Made by `open_history`."""
 
-    def __init__(self, file: HistoryFile, *, thread: ThreadPoolExecutor, max_waiting: int) -> None:
+    def __init__(
+        self, file: HistoryFile, *, thread: FileThread, max_waiting: int = MAX_WAITING
+    ) -> None:
         self._file = file
         self._thread = thread
         self._waiting: deque[Sample] = deque()
@@ -120,7 +141,7 @@ class History:
                 self._num_written += len(rows)
 
     async def _ask(self, call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return await self._thread.run(call)
 
     def _tell(self, error: sqlite3.Error) -> None:
         if self._num_failures % TELL_EVERY == 0:
@@ -137,12 +158,10 @@ async def open_history(
     Raises:
         ConfigError: the file cannot be used as a history.
     """
-    loop = asyncio.get_running_loop()
     # SQLite's connection belongs to the thread that made it.
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="history") as thread:
-        file = await loop.run_in_executor(
-            thread, lambda: HistoryFile(path, bounds=bounds or HistoryBounds())
-        )
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="history") as executor:
+        thread = _OwnThread(executor)
+        file = await thread.run(lambda: HistoryFile(path, bounds=bounds or HistoryBounds()))
         history = History(file, thread=thread, max_waiting=max_waiting)
         try:
             async with asyncio.TaskGroup() as group:
@@ -153,4 +172,4 @@ async def open_history(
                     writer.cancel()
         finally:
             await history.flush()
-            await loop.run_in_executor(thread, file.close)
+            await thread.run(file.close)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import secrets
 import signal
-from importlib.metadata import version
 
 import click
 
@@ -13,26 +12,14 @@ from orchestrator.board import Board
 from orchestrator.embedded import embedded_broker
 from orchestrator.history import open_history
 from orchestrator.history_file import unix_s
+from orchestrator.links import fleet_links, say_present
 from orchestrator.metrics import FIGURES
 from orchestrator.options import OrchestratorSettings
 from orchestrator.service import Service, running_service
 from paceline.clock import MonotonicClock
-from paceline.control.messages import Presence
 from paceline.metrics.figures import Figures, new_registry
 from paceline.metrics.serving import METRICS_PATH, serving_metrics
-from paceline.mqtt.link import Will, control_link
 from paceline.mqtt.settings import BrokerSettings
-from paceline.topics import (
-    EDGE_POLICY,
-    EDGE_PRESENCE,
-    EDGE_TELEMETRY,
-    ORCHESTRATOR_PRESENCE,
-    VERIFIER_STATUS,
-)
-
-LINK_NAME = "orchestrator"
-TELEMETRY_LINK_NAME = "orchestrator-telemetry"
-SUBSCRIPTIONS = (EDGE_PRESENCE, EDGE_POLICY, VERIFIER_STATUS)
 
 
 def run(settings: OrchestratorSettings) -> None:
@@ -63,20 +50,9 @@ async def _serve(settings: OrchestratorSettings) -> None:
             history="in memory" if settings.history is None else str(settings.history),
             unix_offset_s=unix_s() - clock.now_s(),
         )
-        will = Will(
-            topic=ORCHESTRATOR_PRESENCE, value=Presence(online=False, incarnation=incarnation)
+        link, telemetry = await stack.enter_async_context(
+            fleet_links(broker, incarnation=incarnation, is_apart=settings.has_telemetry_connection)
         )
-        is_apart = settings.has_telemetry_connection
-        subscriptions = SUBSCRIPTIONS if is_apart else (*SUBSCRIPTIONS, EDGE_TELEMETRY)
-        link = await stack.enter_async_context(
-            control_link(broker, name=LINK_NAME, will=will, subscriptions=subscriptions)
-        )
-        # When an edge floods, what says who is there need not stand behind it in the broker's queue.
-        telemetry = None
-        if is_apart:
-            telemetry = await stack.enter_async_context(
-                control_link(broker, name=TELEMETRY_LINK_NAME, subscriptions=(EDGE_TELEMETRY,))
-            )
         service = Service(link, telemetry=telemetry, history=history, board=board, clock=clock)
         await service.recall()
         registry = new_registry("orchestrator")
@@ -94,9 +70,7 @@ async def _serve(settings: OrchestratorSettings) -> None:
             )
         )
         await stack.enter_async_context(running_service(service))
-        # It says to the edges that somebody plans for them, so it comes when that is true.
-        presence = Presence(online=True, incarnation=incarnation, version=version("paceline"))
-        link.publish(ORCHESTRATOR_PRESENCE, "", presence)
+        say_present(link, incarnation=incarnation)
         _tell(settings, page=str(address), broker=str(broker.address))
         await ended.wait()
 
