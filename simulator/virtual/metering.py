@@ -32,6 +32,7 @@ class StepMeter:
         spread: how steps scatter.
         occupation: of the thread.
         seed: of the scatter.
+        least_s: a step takes at least so long.
         tell: told of every step, if anybody wants to know.
     """
 
@@ -42,12 +43,14 @@ class StepMeter:
         spread: Spread,
         occupation: Occupation,
         seed: int,
+        least_s: float = 0.0,
         tell: Tell | None,
     ) -> None:
         self._cost = cost
         self._spread = spread
         self._occupation = occupation
         self._seed = seed
+        self._least_s = least_s
         self._tell = tell
         self.times = StepTimes()
 
@@ -61,7 +64,7 @@ class StepMeter:
         work = _work(orders, fills)
         uniform = hashed(self._seed, self.times.num_steps, ()) / 2**32
         seconds = self._cost.seconds(work) * self._spread.factor(uniform)
-        step_ns = round(self._occupation.spend(seconds) * 1e9)
+        step_ns = round(self._occupation.spend(max(seconds, self._least_s)) * 1e9)
         if self._tell is not None:
             self._tell(
                 "step",

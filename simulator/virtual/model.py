@@ -36,11 +36,18 @@ class ModelSettings:
     spread: Spread = Spread()  # noqa: RUF009 - frozen
     max_context_tokens: int = 1_000_000
     """Memory, in tokens of prompt and output reserved by all sessions together."""
+    min_step_s: float = 0.0
+    """A step takes at least so long, as `paceline cloud --min-step` has it."""
 
     def meter(self, occupation: Occupation, *, seed: int, tell: Tell | None = None) -> StepMeter:
         """Return what charges the steps of a model; see `StepMeter`."""
         return StepMeter(
-            cost=self.cost, spread=self.spread, occupation=occupation, seed=seed, tell=tell
+            cost=self.cost,
+            spread=self.spread,
+            occupation=occupation,
+            seed=seed,
+            least_s=self.min_step_s,
+            tell=tell,
         )
 
 
