@@ -1,9 +1,6 @@
 """A world of real programs in virtual time: the target's text, and the same log everywhere."""
 
-import hashlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -74,24 +71,6 @@ def test_the_same_seed_gives_the_same_log_and_another_one_another() -> None:
 
 def test_a_log_does_not_change_what_happens() -> None:
     assert run(_settings()) == run(_settings(), log=EventLog())
-
-
-@pytest.mark.slow
-def test_the_same_seed_gives_the_same_log_in_another_process() -> None:
-    program = (
-        "import hashlib, sys, torch; sys.path[:0] = ['.', 'tests/unit']; torch.set_num_threads(3)\n"
-        "import test_virtual_world as t\n"
-        "print(hashlib.sha256(t._log(t._settings()).encode()).hexdigest())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={"PYTHONHASHSEED": "77"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == hashlib.sha256(_log(_settings()).encode()).hexdigest()
 
 
 def test_a_text_may_end_by_itself() -> None:
