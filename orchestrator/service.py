@@ -93,6 +93,11 @@ class Service:
         """The broker is there."""
         return all(link.is_connected for link in self._links)
 
+    @property
+    def fleet(self) -> Fleet:
+        """What is known now."""
+        return self._fleet
+
     def figures(self) -> OwnFigures:
         """Return how this program is doing."""
         edges, verifiers = counted(self._fleet)

@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from numpy.random import Generator
 
+from edge.control import ControlPlane, Pilot
 from edge.controller import Activity, Controller
+from edge.roster import Roster
 from edge.steering import LengthPolicy, Steering
+from paceline.beside import running_beside
 from paceline.client.client import Client, Host
 from paceline.client.outcome import EndReason, Statistics
 from paceline.client.settings import ConnectionSettings, DraftingSettings
@@ -25,6 +29,7 @@ from simulator.virtual.events import Tell
 from simulator.virtual.machine import MachineClock, Occupation, VirtualThread
 from simulator.virtual.parts import AnyDraftSettings, AnyTarget, make_drafter
 from simulator.virtual.real_draft import RealDrafter
+from simulator.virtual.seat import Seat, taking_part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +114,14 @@ class SimulatedEdge:
         self.is_done = asyncio.Event()
         self._progressed = asyncio.Event()
         self.num_lives = 0
+        self.seat: Seat | None = None
+        """In the control plane, if there is one."""
+        self.pilot: Pilot | None = None
+        """What steers the client of this life, if there is a control plane."""
+        self.plane: ControlPlane | None = None
+        self.released = asyncio.Event()
+        """Set to let the program end: where there is a control plane it stays there when all is answered."""
+        self._drafter_name = ""
         self._target = target
         self._requests = list(settings.requests)
         self._generator = generator
@@ -146,6 +159,8 @@ class SimulatedEdge:
         self._note("killed")
         for path in self.paths.values():
             path.edge_died()
+        if self.seat is not None:
+            self.seat.station.die()
         self._task.cancel()
         self._task = None
 
@@ -155,6 +170,11 @@ class SimulatedEdge:
         self._requests.append(request)
         self._progress()
         return len(self._requests) - 1
+
+    async def gone(self) -> None:
+        """Return when the program has ended, once it was released."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
 
     async def wait_until(self, is_true: Callable[[], bool]) -> None:
         """Return when something holds that depends on what was handed out and answered here."""
@@ -172,11 +192,10 @@ class SimulatedEdge:
         self.num_lives += 1
         self._note("started", life=self.num_lives)
         settings, activity = self.settings, Activity()
-        async with self._client(activity) as client, asyncio.TaskGroup() as group:
+        self.pilot = self.plane = None
+        async with self._client(activity) as client, AsyncExitStack() as stack:
             self._running = client
-            controller = None
-            if settings.length_policy is not LengthPolicy.FIXED:
-                controller = group.create_task(_controller(client, settings, activity).run())
+            await self._steer(client, activity, stack)
             while await self._has_more():
                 request = self._requests[self.num_answered]
                 await asyncio.sleep(request.at_s - asyncio.get_running_loop().time())
@@ -187,11 +206,44 @@ class SimulatedEdge:
                     break
                 else:
                     await asyncio.sleep(settings.pause_s)
-            if controller is not None:
-                controller.cancel()
+            if self.seat is not None:
+                self._finish()
+                await self.released.wait()
+        if self.seat is None:
+            self._finish()
+
+    def _finish(self) -> None:
         self._note("done")
         self.is_done.set()
         self._progress()
+
+    async def _steer(self, client: Client, activity: Activity, stack: AsyncExitStack) -> None:
+        """Let the client be steered as it is in an edge, until the stack is left."""
+        drafting, policy, seat = self.settings.drafting, self.settings.length_policy, self.seat
+        if policy is LengthPolicy.FIXED and seat is None:
+            return
+        steering = Steering(
+            start=Drafting(draft_length=drafting.draft_length, window=drafting.window),
+            length_policy=policy,
+            bounds=Bounds(window_most=drafting.window),
+        )
+        controller = Controller(client, steering=steering, activity=activity)
+        await stack.enter_async_context(running_beside(controller.run))
+        if seat is None:
+            return
+        follows = seat.settings.follow_verifiers
+        pilot = self.pilot = Pilot(
+            client=client,
+            controller=controller,
+            steering=steering,
+            activity=activity,
+            roster=Roster(tuple(self.paths), target=self._target.identity, follows=follows),
+            tokenizer_fingerprint=self._target.tokenizer.fingerprint,
+            drafter=self._drafter_name,
+        )
+        self.plane = await stack.enter_async_context(
+            taking_part(seat, pilot=pilot, clock=self.clock)
+        )
 
     async def _has_more(self) -> bool:
         """Return whether anything is left to be asked; an open edge waits for it."""
@@ -239,6 +291,7 @@ class SimulatedEdge:
                 occupation=self.occupation,
                 tell=self._tell,
             )
+        self._drafter_name = drafter.name if drafter is not None else ""
         return Client(
             verifiers=tuple(self.paths),
             tokenizer=self._target.tokenizer,
@@ -263,13 +316,3 @@ class SimulatedEdge:
     def _note(self, kind: str, **fields: float | str) -> None:
         if self._tell is not None:
             self._tell(kind, **fields)
-
-
-def _controller(client: Client, settings: EdgeSettings, activity: Activity) -> Controller:
-    drafting = settings.drafting
-    steering = Steering(
-        start=Drafting(draft_length=drafting.draft_length, window=drafting.window),
-        length_policy=settings.length_policy,
-        bounds=Bounds(window_most=drafting.window),
-    )
-    return Controller(client, steering=steering, activity=activity)

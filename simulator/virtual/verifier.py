@@ -10,10 +10,12 @@ import grpc
 from numpy.random import Generator
 
 from cloud.admission import SessionSettings
+from cloud.announcing import telling
 from cloud.core import Core
 from cloud.scheduler import SchedulerSettings
 from cloud.service import VerificationService
 from cloud.sessions import Registry
+from cloud.status import Teller
 from cloud.stepper import StepModel, Stepper
 from cloud.tenants import Doorkeeper, TenantSettings
 from cloud.workload import Workload
@@ -23,6 +25,7 @@ from simulator.virtual.channel import Path
 from simulator.virtual.events import Tell
 from simulator.virtual.machine import MachineClock, Occupation, VirtualThread
 from simulator.virtual.model import ModelSettings
+from simulator.virtual.mqtt.station import Station
 from simulator.virtual.parts import AnyTarget, make_model
 
 
@@ -37,7 +40,7 @@ class VerifierSettings:
     """Most draft rows of one session in a step."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Life:
     """One incarnation."""
 
@@ -45,6 +48,8 @@ class _Life:
     model: StepModel
     stepper: Stepper
     group: asyncio.TaskGroup
+    telling: asyncio.Task[None] | None = None
+    """Tells the fleet of it, if there is a control plane."""
 
 
 class SimulatedVerifier:
@@ -79,6 +84,8 @@ class SimulatedVerifier:
         """What the service raised and should not have."""
         self.is_listening = False
         self.num_lives = 0
+        self.station: Station | None = None
+        """Its part in the control plane, if there is one."""
         self._target = target
         self._settings = settings
         self._generator = generator
@@ -115,9 +122,17 @@ class SimulatedVerifier:
         if self._life is life:
             # Goodbyes are under way now; they take a round of the loop to be sent.
             await asyncio.sleep(0.001)
+        await self.hush()
         if self._life is life:
             self._note("ended")
             self._die()
+
+    async def hush(self) -> None:
+        """Tell the fleet that it ends, and nothing more."""
+        telling = self._life.telling if self._life else None
+        if telling is not None:
+            telling.cancel()
+            await asyncio.wait({telling})
 
     def is_idle(self) -> bool:
         """Return whether it holds nothing at all.
@@ -160,11 +175,33 @@ class SimulatedVerifier:
             async with asyncio.TaskGroup() as group:
                 life = self._life = self._made(group)
                 group.create_task(life.stepper.run())
+                if self.station is not None:
+                    life.telling = group.create_task(self._told(life.core, self.station))
                 self.is_listening = True
                 self._note("started", life=self.num_lives)
         finally:
             if self._life is life:  # it broke
                 self._life, self.is_listening = None, False
+
+    async def _told(self, core: Core, station: Station) -> None:
+        """Tell the fleet how it is."""
+        transport = station.begin()
+        teller = Teller(
+            incarnation=station.incarnation,
+            address=self.address,
+            target=self._target.identity,
+            row_budget=self._settings.scheduler.row_budget,
+            version="simulated",
+        )
+        async with telling(
+            core,
+            teller,
+            broker=station.broker,
+            verifier_id=self.name,
+            generator=station.chance,
+            transport=transport,
+        ):
+            await asyncio.Event().wait()
 
     def _made(self, group: asyncio.TaskGroup) -> _Life:
         settings, clock = self._settings, self.clock
@@ -203,6 +240,8 @@ class SimulatedVerifier:
         self.is_listening = False
         for path in self.paths:
             path.verifier_died()
+        if self.station is not None:
+            self.station.die()
         if task is not None:
             task.cancel()
 

@@ -22,12 +22,12 @@ from simulator.virtual.channel import Path
 from simulator.virtual.edge import Asked, EdgeSettings, SimulatedEdge
 from simulator.virtual.events import EventLog, Tell
 from simulator.virtual.loop import no_story, run_virtually
+from simulator.virtual.mqtt.house import BrokerSettings
+from simulator.virtual.orchestrator import OrchestratorSettings
 from simulator.virtual.parts import AnyTarget, check_parts
+from simulator.virtual.plane import MANY, Plane
 from simulator.virtual.target import ToyTarget
 from simulator.virtual.verifier import SimulatedVerifier, VerifierSettings
-
-MANY = 1009
-"""More machines of a kind than any world has; tells seeds apart."""
 
 MARGIN_S = 60.0
 """After the last lease, for what is still under way."""
@@ -50,6 +50,10 @@ class WorldSettings:
     """Between every edge and every verifier, where `networks` says nothing else."""
     networks: tuple[tuple[int, int, NetworkSettings], ...] = ()
     """Of single ways: number of the edge, number of the verifier, settings."""
+    orchestrator: OrchestratorSettings | None = None
+    """With one there are a broker and a control plane, in which everybody takes part; None: edges decide by themselves."""
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+    """Bounds of the broker, where there is one."""
     longest_s: float = 3600.0
     """Virtual time after which all should have been answered."""
 
@@ -76,6 +80,10 @@ class Result:
     """Carried by all links."""
     bugs: tuple[Exception, ...]
     """What a verifier's service raised and should not have."""
+    followed_s: float | None = None
+    """Virtual time at which all edges followed the orchestrator, after the script was over; None: never, or there is none."""
+    astray: tuple[str, ...] = ()
+    """Which edges did not in the end, and why."""
 
 
 Script = Callable[["World"], Awaitable[None]]
@@ -100,6 +108,8 @@ class World:
         self.healed_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
+        self.plane: Plane | None = None
+        """The control plane, if there is one."""
         self.verifiers = [
             SimulatedVerifier(
                 name=f"verifier{index}",
@@ -112,6 +122,8 @@ class World:
             for index, one in enumerate(settings.verifiers)
         ]
         self.edges = [self._edge(index, one) for index, one in enumerate(settings.edges)]
+        if settings.orchestrator is not None:
+            self.plane = self._plane(settings.orchestrator)
 
     def path(self, edge: int, verifier: int) -> Path:
         """Return the way between two machines."""
@@ -122,12 +134,29 @@ class World:
         """All ways."""
         return [path for edge in self.edges for path in edge.paths.values()]
 
+    def heal(self) -> None:
+        """Let every way be as at first, and start every program that does not run."""
+        for path in self.paths:
+            path.heal()
+            path.up.mangling.clear()
+            path.down.mangling.clear()
+        if self.plane is not None:
+            for station in self.plane.stations.values():
+                station.path.heal()
+            self.plane.start(self.group)
+        for verifier in self.verifiers:
+            verifier.start(self.group)
+        for edge in self.edges:
+            edge.start(self.group)
+
     async def run(self, script: Script | None) -> float:
         """Let everything be answered, then everything end; return the time of the last answer.
 
         Raises:
             AssertionError: something was left behind.
         """
+        if self.plane is not None:
+            self.plane.start(self.group)
         for verifier in self.verifiers:
             verifier.start(self.group)
         for edge in self.edges:
@@ -135,9 +164,14 @@ class World:
         if script is not None:
             await script(self)
         self.healed_s = self._loop.time()
-        for edge in self.edges:
-            await edge.is_done.wait()
-        duration_s = self._loop.time()
+        async with asyncio.TaskGroup() as group:
+            if self.plane is not None:
+                group.create_task(self.plane.watch(edges=self.edges, verifiers=self.verifiers))
+            for edge in self.edges:
+                await edge.is_done.wait()
+            duration_s = self._loop.time()
+        if self.plane is not None:
+            await self.plane.end(edges=self.edges, verifiers=self.verifiers)
         await self._settle()
         for verifier in self.verifiers:
             verifier.kill()
@@ -177,6 +211,17 @@ class World:
             tell=self._tell(name),
         )
 
+    def _plane(self, settings: OrchestratorSettings) -> Plane:
+        world = self.settings
+        plane = Plane(
+            settings, broker=world.broker, seed=world.seed, log=self.log, numbers=self._numbers
+        )
+        for verifier in self.verifiers:
+            verifier.station = plane.station(verifier.name, settings.network)
+        for edge in self.edges:
+            edge.seat = plane.seat(edge.name, world.network)
+        return plane
+
     def _tell(self, name: str) -> Tell | None:
         return None if self.log is None else self.log.tell(name, time=self._loop.time)
 
@@ -201,13 +246,17 @@ def run(
         async with asyncio.TaskGroup() as group:
             world = World(settings, log=log, group=group)
             duration_s = await world.run(script)
-        paths = world.paths
+        paths, plane = list(world.paths), world.plane
+        if plane is not None:
+            paths += [station.path for station in plane.stations.values()]
         return Result(
             asked=tuple(tuple(edge.asked) for edge in world.edges),
             healed_s=world.healed_s,
             duration_s=duration_s,
             num_messages=sum(path.up.num_messages + path.down.num_messages for path in paths),
             bugs=tuple(bug for verifier in world.verifiers for bug in verifier.bugs),
+            followed_s=None if plane is None else plane.followed_s,
+            astray=() if plane is None else tuple(plane.astray),
         )
 
     story = log.story if log is not None else no_story
