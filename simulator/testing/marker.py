@@ -110,11 +110,10 @@ def _seeds(value: Any) -> tuple[int, ...]:
     values = [value] if isinstance(value, int) else value
     if isinstance(values, Iterable) and not isinstance(values, str):
         values = list(values)
-        if values and all(is_seed(one) for one in values):
+        if values and all(map(_is_seed, values)) and len(set(values)) == len(values):
             return tuple(values)
     raise ConfigError(f"seed: got {value!r}, expected a whole number from 0 on, or a range of them")
 
 
-def is_seed(value: Any) -> bool:
-    """Return whether it can be the seed of a network."""
+def _is_seed(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,22 +1,22 @@
-"""What a test says about the edges and verifiers that it wants."""
+"""What a test says about the edges and verifiers that it wants. Cheap to import: nothing of any model."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from edge.drafters import LOOKUP
-from edge.steering import LengthPolicy
-from paceline.client.settings import DraftingSettings
-from paceline.drafter import Drafter
 from paceline.errors import ConfigError
-from simulator.testing.timed_drafter import TimedDrafter
-from simulator.virtual.draft import DraftSettings
-from simulator.virtual.edge import EdgeSettings
-from simulator.virtual.parts import AnyDraftSettings, AnyTarget
-from simulator.virtual.real_draft import RealDraftSettings
-from simulator.virtual.real_target import RealTarget
-from simulator.virtual.target import ToyTarget
-from simulator.virtual.verifier import VerifierSettings
+from paceline.settings import unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from paceline.drafter import Drafter
+    from simulator.testing.timed_drafter import TimedDrafter
+    from simulator.virtual.edge import EdgeSettings
+    from simulator.virtual.parts import AnyDraftSettings, AnyTarget
+    from simulator.virtual.verifier import VerifierSettings
 
 USUAL = "usual"
 
@@ -55,69 +55,6 @@ class Parts:
         if self.draft_length is not None and not 0 <= self.draft_length <= 4096:
             raise ConfigError(f"draft_length: got {self.draft_length}, expected 0 to 4096")
 
-    # --- as a world of simulator.virtual has it
-
-    def virtual_target(self) -> AnyTarget:
-        """Return what the verifiers serve."""
-        if self.target is None:
-            return ToyTarget()
-        if isinstance(self.target, str | Path):
-            return RealTarget(model=str(self.target))
-        return self.target
-
-    def virtual_edges(self) -> tuple[EdgeSettings, ...]:
-        """Return edges that can be asked at any time.
-
-        Raises:
-            ConfigError: one comes with requests of its own.
-        """
-        if isinstance(self.edges, int):
-            return (self._virtual_edge(),) * self.edges
-        for one in self.edges:
-            if one.requests or not one.is_open:
-                raise ConfigError(
-                    f"edges: got requests={one.requests!r}, is_open={one.is_open}, expected none and True: the test asks"
-                )
-        return tuple(self.edges)
-
-    def virtual_verifiers(self) -> tuple[VerifierSettings, ...]:
-        """Return the verifiers."""
-        if isinstance(self.verifiers, int):
-            return (VerifierSettings(),) * self.verifiers
-        return tuple(self.verifiers)
-
-    def _virtual_edge(self) -> EdgeSettings:
-        drafting, policy = DraftingSettings(), LengthPolicy.CLOSED_FORM
-        if self.draft_length is not None:
-            drafting = DraftingSettings(draft_length=self.draft_length)
-            policy = LengthPolicy.FIXED
-        draft = self._virtual_draft()
-        own = draft if isinstance(draft, TimedDrafter) else None
-        return EdgeSettings(
-            requests=(),
-            draft=None if isinstance(draft, TimedDrafter) else draft,
-            drafting=drafting,
-            length_policy=policy,
-            is_open=True,
-            make_drafter=None if own is None else own.on,
-        )
-
-    def _virtual_draft(self) -> AnyDraftSettings | TimedDrafter | None:
-        match self.draft:
-            case None | "none":
-                return None
-            case "usual":
-                is_toy = isinstance(self.virtual_target(), ToyTarget)
-                return DraftSettings() if is_toy else RealDraftSettings(model=LOOKUP)
-            case str() | Path():
-                return RealDraftSettings(model=str(self.draft))
-            case DraftSettings() | RealDraftSettings() | TimedDrafter():
-                return self.draft
-            case _:
-                return TimedDrafter(drafter=self.draft)
-
-    # --- as programs have it
-
     def real_counts(self) -> tuple[int, int]:
         """Return how many edges and verifiers.
 
@@ -150,7 +87,7 @@ class Parts:
         """
         match self.draft:
             case "usual":
-                return LOOKUP
+                return "lookup"
             case None:
                 return "none"
             case str() | Path():
@@ -159,3 +96,16 @@ class Parts:
                 raise ConfigError(
                     f"draft: got {type(self.draft).__name__}, expected what --draft takes, or None: time is real here"
                 )
+
+
+def made_parts(wanted: Mapping[str, Any]) -> Parts:
+    """Return the parts that a test names.
+
+    Raises:
+        ConfigError: there is no such field, or a value is wrong.
+    """
+    known = [field.name for field in fields(Parts)]
+    for name in wanted:
+        if name not in known:
+            raise unknown_name(name, known, what="world")
+    return Parts(**wanted)

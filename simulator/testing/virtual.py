@@ -5,16 +5,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from paceline.errors import PacelineError
-from paceline.settings import parse_duration
-from simulator.testing.answer import DEFAULT_TOKENS, Answer, AskingFailedError
+from simulator.testing.answer import DEFAULT_TOKENS, Answer, AskingFailedError, asking_seed
 from simulator.testing.parts import Parts
 from simulator.testing.steps import Steps
-from simulator.testing.written import WrittenNetwork
+from simulator.testing.virtual_parts import virtual_edges, virtual_target, virtual_verifiers
+from simulator.testing.written import WrittenNetwork, seconds
 from simulator.virtual.channel import Path, PathState
 from simulator.virtual.edge import Asked, Request, SimulatedEdge
-from simulator.virtual.events import EventLog
+from simulator.virtual.events import Event, EventLog
 from simulator.virtual.verifier import SimulatedVerifier
-from simulator.virtual.world import MANY, World, WorldSettings
+from simulator.virtual.world import World, WorldSettings
 
 PATIENCE_S = 3600.0
 """Virtual time that anything may take."""
@@ -35,16 +35,16 @@ class VirtualWorld:
 
     def __init__(self, *, network: WrittenNetwork, seed: int, parts: Parts) -> None:
         self.seed = seed
-        self.events = EventLog(most=MOST_EVENTS)
+        self._log = EventLog(most=MOST_EVENTS)
         self.settings = WorldSettings(
-            edges=parts.virtual_edges(),
-            verifiers=parts.virtual_verifiers(),
+            edges=virtual_edges(parts),
+            verifiers=virtual_verifiers(parts),
             seed=seed,
-            target=parts.virtual_target(),
+            target=virtual_target(parts),
             network=network.settings,
         )
         self._network = network
-        self._steps = Steps(story=self.events.story)
+        self._steps = Steps(story=self._log.story)
         self._ended = asyncio.Event()
         self.edges: tuple[VirtualEdge, ...] = ()
         self.verifiers: tuple[VirtualVerifier, ...] = ()
@@ -84,6 +84,11 @@ class VirtualWorld:
         return self.links[0, 0]
 
     @property
+    def events(self) -> tuple[Event, ...]:
+        """What happened, the oldest first."""
+        return tuple(self._log)
+
+    @property
     def now_s(self) -> float:
         """Virtual seconds since the start."""
         return self._steps.now_s
@@ -103,9 +108,13 @@ class VirtualWorld:
         tokens = target.run(target.tokenizer.encode(prompt), max_tokens)
         return target.tokenizer.decode(tokens)
 
+    def last_words(self) -> list[str]:
+        """Return what programs wrote to stderr: nothing, there are none."""
+        return []
+
     async def _live(self) -> None:
         async with asyncio.TaskGroup() as group:
-            world = World(self.settings, log=self.events, group=group)
+            world = World(self.settings, log=self._log, group=group)
             self.edges = tuple(
                 VirtualEdge(one, index=index, world=self, group=group)
                 for index, one in enumerate(world.edges)
@@ -174,7 +183,7 @@ class VirtualEdge:
         request = Request(
             prompt=world.settings.target.tokenizer.encode(prompt),
             max_tokens=max_tokens,
-            seed=(world.seed * MANY + self._index) * MANY + number,
+            seed=asking_seed(world.seed, self._index, number),
         )
         world.do(lambda: self.simulated.ask(request))
         return VirtualAsking(self.simulated, number=number, request=request, world=world)
@@ -310,11 +319,6 @@ class VirtualLink:
             self._path.heal()  # to its first settings
             if self._network is not self._first:
                 self._path.change(self._network.settings)
-
-
-def seconds(duration: float | str) -> float:
-    """Return a duration in seconds; numbers are that already."""
-    return parse_duration(duration) if isinstance(duration, str) else float(duration)
 
 
 def _said(error: PacelineError | None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from paceline.settings import parse_duration
 from simulator.network import NetworkSettings
 from simulator.notation import network_table, parse_network
 
@@ -52,3 +53,8 @@ def _overlaid(table: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, An
             value = {**before, **value}  # noqa: PLW2901 - the same key, grown
         grown[key] = value
     return grown
+
+
+def seconds(duration: float | str) -> float:
+    """Return a duration in seconds; numbers are that already."""
+    return parse_duration(duration) if isinstance(duration, str) else float(duration)
