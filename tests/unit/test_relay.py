@@ -1,81 +1,16 @@
 """The relay with real sockets. Times are bounded from below exactly and from above generously."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
+from harness.echo import connected, echo, echo_after_end, ping, run, server
 
 from paceline.errors import ConfigError
-from paceline.settings import Address
 from simulator import flow as flow_module
 from simulator.link import LinkSettings
 from simulator.network import Network, NetworkSettings
 from simulator.relay import CutMode, Relay
-
-PATIENCE_S = 10.0
-Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def server(handle: Handler) -> AsyncIterator[Address]:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(OSError):
-                await handle(reader, writer)
-        except asyncio.CancelledError:
-            writer.transport.abort()  # the test is over
-            raise
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with listening:
-        yield Address(host="127.0.0.1", port=listening.sockets[0].getsockname()[1])
-
-
-@asynccontextmanager
-async def connected(relay: Relay) -> AsyncIterator[Stream]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
-
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
-
-
-async def echo_after_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    data = await reader.read(-1)
-    writer.write(data[::-1])
-    await writer.drain()
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await test()
-
-    asyncio.run(bounded())
-
-
-async def ping(stream: Stream, data: bytes = b"ping") -> float:
-    """Return the seconds that one message takes there and back."""
-    loop = asyncio.get_running_loop()
-    started_s = loop.time()
-    stream[1].write(data)
-    assert await stream[0].readexactly(len(data)) == data
-    return loop.time() - started_s
 
 
 @pytest.mark.slow
@@ -93,58 +28,6 @@ def test_a_round_trip_takes_the_delay_twice_and_connecting_one_more() -> None:
             assert 0.1 <= second_s < 0.19
             assert third_s < 0.09
             assert relay.statistics().up_bytes == relay.statistics().down_bytes == 12
-
-    run(test)
-
-
-@pytest.mark.slow
-def test_many_messages_in_flight_do_not_wait_for_each_other() -> None:
-    async def test() -> None:
-        async with (
-            server(echo) as to,
-            Relay(to=to, settings=LinkSettings(delay_s=0.05)) as relay,
-            connected(relay) as stream,
-        ):
-            await ping(stream)
-            loop = asyncio.get_running_loop()
-            started_s = loop.time()
-            for index in range(100):
-                stream[1].write(bytes([index]))
-                await asyncio.sleep(0)
-            assert await stream[0].readexactly(100) == bytes(range(100))
-            assert 0.1 <= loop.time() - started_s < 1.0  # one after the other: 10 s
-
-    run(test)
-
-
-@pytest.mark.slow
-def test_a_transfer_takes_what_the_bandwidth_says_and_delays_a_ping_by_the_queue_at_most() -> None:
-    # 250 kB at 4 Mbit/s take 0.5 s. A ping beside it waits for the queue (16 kB: 33 ms) and one chunk (33 ms).
-    settings = LinkSettings(bandwidth_bps=4e6, queue_bytes=16 * 1024)
-
-    async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        first = await reader.readexactly(1)
-        if first == b"T":
-            await reader.readexactly(249_999)
-            writer.write(b"done")
-        else:
-            writer.write(first)
-
-    async def test() -> None:
-        async with (
-            server(sink) as to,
-            Relay(to=to, network=NetworkSettings(up=settings)) as relay,
-            connected(relay) as transfer,
-            connected(relay) as other,
-        ):
-            loop = asyncio.get_running_loop()
-            started_s = loop.time()
-            transfer[1].write(b"T" * 250_000)
-            await asyncio.sleep(0)
-            ping_s = await ping(other, b"p")
-            assert await transfer[0].readexactly(4) == b"done"
-            assert 0.5 <= loop.time() - started_s < 0.9
-            assert ping_s < 0.3
 
     run(test)
 

@@ -85,6 +85,12 @@ def test_a_hundred_small_messages_sent_at_once_arrive_together() -> None:
         for number in range(100):
             assert await context.receive() == _proposal(number)
             assert world.now_s == pytest.approx(sent_s + RTT_S / 2)
+        answered_s = world.now_s
+        for number in range(100):
+            await context.write(encode_cloud(_commit(number)))
+        for number in range(100):
+            assert await link.receive() == _commit(number)
+            assert world.now_s == pytest.approx(answered_s + RTT_S / 2)
 
     _run(body)
 

@@ -1,6 +1,7 @@
 """A world of real programs in virtual time: the target's text, and the same log everywhere."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,25 @@ def test_a_text_may_end_by_itself() -> None:
     assert asked.reason == "stop"
     assert tuple(asked.pieces) == target.run((TokenId(1),), 1000)
     assert asked.pieces[-1] == END_TOKEN
+
+
+def test_every_message_of_a_world_takes_exactly_half_the_round_trip() -> None:
+    settings = replace(_settings(), network=parse_network("rtt=40ms"))
+    log = EventLog()
+    run(settings, log=log)
+    ways: dict[tuple[object, bool], list[list[float]]] = {}
+    for event in log:
+        if event.kind in ("sent", "arrived"):
+            is_up = event.place.startswith("edge") == (event.kind == "sent")
+            times = ways.setdefault((dict(event.fields)["call"], is_up), [[], []])
+            times[event.kind == "arrived"].append(event.at_s)
+    assert len(ways) >= 4
+    for sent, arrived in ways.values():
+        # What is on its way when a stream ends arrives nowhere.
+        assert arrived == pytest.approx([at_s + 0.02 for at_s in sent[: len(arrived)]])
+        assert len(arrived) >= len(sent) - 2
+    num_together = sum(len(sent) - len(set(sent)) for sent, _ in ways.values())
+    assert num_together > 0
 
 
 def test_plain_decoding_takes_a_step_for_each_token() -> None:
