@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from harness.event_loop import run_async
@@ -20,6 +21,8 @@ from paceline.errors import (
 from paceline.messages import Close, CloseReason, Commit, Drain, Failure, Open, Proposal
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import Position, TokenId
+from simulator.notation import parse_network
+from simulator.virtual.loop import run_virtually
 
 Body = Callable[[Link, Peer], Awaitable[None]]
 
@@ -77,6 +80,33 @@ def test_messages_arrive_in_order_in_both_directions(rig: Rig) -> None:
                 assert await link.receive() == _commit(number)
 
     _run(rig, body)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rig", [grpc_rig, virtual_rig], ids=["grpc over the relay", "virtual"])
+def test_a_hundred_messages_sent_at_once_take_half_a_round_trip_together(
+    rig: Callable[..., AbstractAsyncContextManager[tuple[Link, Peer]]],
+) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(20), rig(network=parse_network("rtt=200ms")) as (link, peer):
+            loop = asyncio.get_running_loop()
+            # Both ends of a connection tell each other what they hold first; let that be over.
+            await link.send(_proposal(0))
+            assert await peer.receive() == _proposal(0)
+            await peer.send(_commit(0))
+            assert await link.receive() == _commit(0)
+            sent_s = loop.time()
+            for number in range(100):
+                await link.send(_proposal(number))
+            for number in range(100):
+                assert await peer.receive() == _proposal(number)
+            # One after the other they would take 10 s.
+            assert 0.1 <= round(loop.time() - sent_s, 6) < 0.4
+
+    if rig is virtual_rig:
+        run_virtually(main())
+    else:
+        run_async(main())
 
 
 def test_bytes_of_payload_are_counted(rig: Rig) -> None:

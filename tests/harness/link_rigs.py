@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 import grpc
+from harness.relay import threaded_relay
 from harness.toy_verifier import SMALL_LIMITS, toy_identity
 
 from paceline.client.grpc_link import GrpcConnector
@@ -18,6 +19,7 @@ from paceline.messages import CloudMessage, EdgeMessage
 from paceline.settings import Address
 from paceline.v1 import verification_pb2 as pb
 from paceline.v1 import verification_pb2_grpc as services
+from simulator.network import NetworkSettings
 
 STATUS_OF_REASON = {
     "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -132,9 +134,15 @@ async def serving(
 
 
 @asynccontextmanager
-async def grpc_rig(*, silence_s: float = 10.0) -> AsyncIterator[tuple[Link, Peer]]:
+async def grpc_rig(
+    *, silence_s: float = 10.0, network: NetworkSettings | None = None
+) -> AsyncIterator[tuple[Link, Peer]]:
+    """A real connection; over a relay if there is a network to emulate."""
     service = PeerService()
-    async with serving(service) as address:
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(serving(service))
+        if network is not None:
+            address = stack.enter_context(threaded_relay(address, network=network)).address
         connector = GrpcConnector(ConnectionSettings(silence_s=silence_s))
         try:
             link = await connector.connect(address)

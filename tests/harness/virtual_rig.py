@@ -68,9 +68,11 @@ def bare_path(server: BareServer, settings: NetworkSettings | None = None) -> Pa
 
 
 @asynccontextmanager
-async def virtual_rig(*, silence_s: float = 10.0) -> AsyncIterator[tuple[Link, Peer]]:
+async def virtual_rig(
+    *, silence_s: float = 10.0, network: NetworkSettings | None = None
+) -> AsyncIterator[tuple[Link, Peer]]:
     server = BareServer()
-    path = bare_path(server)
+    path = bare_path(server, network)
     connector = VirtualConnector(
         {ADDRESS: path}, settings=ConnectionSettings(silence_s=silence_s), clock=MachineClock()
     )
