@@ -103,6 +103,10 @@ class GrpcLink:
         """See `Link`."""
         self._is_closed = True
         self._call.cancel()
+        if self._write_failed:
+            # To gRPC the call is over already, and it cancels nothing; its task would wait for ever for a status that
+            # comes after messages that nobody reads.
+            self._call._cython_call.cancel("closed")  # noqa: SLF001
 
     async def _read(self) -> Any:
         if not self._write_failed:

@@ -285,3 +285,22 @@ def test_what_was_said_before_a_failed_write_is_still_heard(
             await link.receive()
 
     _run(rig, body)
+
+
+def test_a_link_that_is_closed_after_a_failed_write_leaves_nothing_running(rig: Rig) -> None:
+    """With unread messages before it, gRPC's own task waited for ever for the status."""
+
+    async def body(link: Link, peer: Peer) -> None:
+        async def talk() -> None:
+            while True:
+                await link.send(_proposal(2))
+
+        await link.send(_proposal(1))
+        await peer.receive()
+        await peer.send(_commit(1))
+        peer.end()
+        with pytest.raises(LinkClosed):
+            await talk()
+        await link.close()
+
+    _run(rig, body)  # looks at what is left

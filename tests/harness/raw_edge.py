@@ -127,6 +127,15 @@ class RawStream:
             return None  # the status tells why
         return codec.decode_cloud(response) if isinstance(response, pb.VerifyResponse) else None
 
+    async def ended(self) -> None:
+        """Read to the end, below the public interface.
+
+        After a write that failed gRPC reads no further, and its task waits for ever for a status that comes after the messages.
+        """
+        reader = self.call._cython_call
+        while await reader.receive_serialized_message() is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            pass
+
     async def receive_failure(self) -> Failure:
         """Read on until the failure that must come."""
         while True:
