@@ -19,8 +19,10 @@ from edge.options import (
     answer_settings,
 )
 from edge.summary import answer_object, summary_line
+from edge.timeline import timeline_file, timeline_options
 from paceline.client.client import Client
 from paceline.client.generation import Generation
+from paceline.client.trace import SessionTrace
 from paceline.console import LEGEND, Origin, TokenPrinter, progress
 from paceline.errors import ConfigError
 from paceline.prompts import PROMPT_FILE, Message, PromptLine
@@ -57,6 +59,7 @@ class OutputSettings:
     help="Write the JSON objects to this file, besides what is shown.",
 )
 @click.option("--raw", is_flag=True, help="Continue PROMPT itself, without a chat template.")
+@timeline_options
 @answer_options
 @agent_options
 @control_options
@@ -88,6 +91,9 @@ def generate(
     output = OutputSettings(as_json=as_json, json_file=json_file, raw=raw)
     for line in lines:
         check_line(line, answers=answers, output=output)
+    timeline = timeline_file(values)
+    if timeline is not None and len(lines) > 1:
+        raise click.UsageError("--timeline shows one answer; give one prompt.")
     agent = agent_settings(values)
     control = passing_control_settings(values)
     # PyTorch takes seconds to import; --help and a wrong flag must not wait for it.
@@ -95,7 +101,12 @@ def generate(
     from edge.running import run  # noqa: PLC0415
 
     opening = open_agent(agent, control=control)
-    run(_generate(lines, opening=opening, answers=answers, output=output))
+    trace = None if timeline is None else timeline.trace
+    try:
+        run(_generate(lines, opening=opening, answers=answers, output=output, trace=trace))
+    finally:
+        if timeline is not None:
+            timeline.save(agent)
 
 
 async def _generate(
@@ -104,6 +115,7 @@ async def _generate(
     opening: "AbstractAsyncContextManager[Agent]",
     answers: AnswerSettings,
     output: OutputSettings,
+    trace: SessionTrace | None = None,
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
         # Opened first: a file that cannot be written is told before anything slow starts.
@@ -115,7 +127,7 @@ async def _generate(
         if printer.is_colored and not output.as_json:
             click.echo(click.style(LEGEND, dim=True), err=True)
         for line in lines:
-            generation = start(opened.client, line, answers=answers, raw=output.raw)
+            generation = start(opened.client, line, answers=answers, raw=output.raw, trace=trace)
             if not output.as_json:
                 if len(lines) > 1:
                     click.echo(click.style(f"[{line.name}]", bold=True), err=True)
@@ -130,7 +142,12 @@ async def _generate(
 
 
 def start(
-    client: Client, line: PromptLine, *, answers: AnswerSettings, raw: bool = False
+    client: Client,
+    line: PromptLine,
+    *,
+    answers: AnswerSettings,
+    raw: bool = False,
+    trace: SessionTrace | None = None,
 ) -> Generation:
     """Return the generation of one answer, to be entered.
 
@@ -143,6 +160,7 @@ def start(
         max_tokens=answers.max_tokens,
         sampling=answers.sampling(random_seed=secrets.randbits(63)),
         stop=answers.stop,
+        trace=trace,
     )
 
 

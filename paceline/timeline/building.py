@@ -151,15 +151,18 @@ class _Builder:
                 for down in self._downs
                 if down.verify
             ]
+        ends = [self._s(step.end_s) for step in steps]
+        answered = {self._last_before(down, ends) for down in self._downs if down.verify}
         spans = [
             Span(
                 lane=Lane.VERIFY,
                 begin_s=self._s(step.at_s),
-                end_s=self._s(step.end_s),
-                name="prefill" if step.num_prefill_rows else "verify",
+                end_s=ends[place],
+                # A step may prefill the prompt of one session and verify another.
+                name="prefill" if step.num_prefill_rows and place not in answered else "verify",
                 details=(("rows", step.num_rows), ("prefill_rows", step.num_prefill_rows)),
             )
-            for step in steps
+            for place, step in enumerate(steps)
         ]
         return self._add(spans)
 
@@ -220,9 +223,11 @@ class _Builder:
         """Return the step that a commit tells of: the last one that had ended when it was sent."""
         if down.verify is None:
             return None
-        ends = [self.spans[index].end_s for index in self._steps]
-        place = bisect_right(ends, self._s(down.sent_s) + ROUNDING_S) - 1
+        place = self._last_before(down, [self.spans[index].end_s for index in self._steps])
         return self._steps[place] if place >= 0 else None
+
+    def _last_before(self, down: Down, ends: Sequence[float]) -> int:
+        return bisect_right(ends, self._s(down.sent_s) + ROUNDING_S) - 1
 
     def _verified_positions(self) -> dict[int, int]:
         """Return which step drew each position."""

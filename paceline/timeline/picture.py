@@ -94,10 +94,18 @@ def _draw_span(place: "Axes", span: Span) -> None:
         color = FATES[span.fate] if span.lane is Lane.UPLINK else VERIFY
         if span.lane is Lane.DOWNLINK and not span.name.startswith("commit"):
             color = QUIET
+        is_quiet = color == QUIET
         place.plot(
-            [begin_ms, end_ms], [0.97, 0.03], color=color, linewidth=1.3, solid_capstyle="round"
+            [begin_ms, end_ms],
+            [0.97, 0.03],
+            color=color,
+            linewidth=0.9 if is_quiet else 1.4,
+            zorder=2 if is_quiet else 3,
+            marker="v",
+            markersize=3.5,
+            markevery=[1],
+            clip_on=False,
         )
-        place.plot([end_ms], [0.03], marker="v", color=color, markersize=3.5, clip_on=False)
         return
     colors = {Lane.DRAFT: DRAFT, Lane.VERIFY: PREFILL if span.name == "prefill" else VERIFY}
     color = WAITS[span.name] if span.lane is Lane.QUEUE else colors[span.lane]
@@ -109,10 +117,12 @@ def _draw_span(place: "Axes", span: Span) -> None:
         [(begin_ms, end_ms - begin_ms)],
         (bottom, height),
         facecolor=color,
-        edgecolor="white",
-        linewidth=0.0 if is_thin else 0.5,
-        alpha=0.9,
+        # An outline of its own colour, so that what takes a fraction of a millisecond is seen at all.
+        edgecolor=color,
+        linewidth=0.4,
     )
+    if not is_thin:
+        place.plot([begin_ms, begin_ms], [bottom, bottom + height], color="white", linewidth=0.6)
 
 
 def _draw_text(place: "Axes", timeline: Timeline) -> None:
@@ -147,11 +157,14 @@ def _draw_text(place: "Axes", timeline: Timeline) -> None:
     for color in (ACCEPTED, OWN):
         place.plot(*marks[color], linestyle="", marker="s", markersize=size, color=color)
     place.plot(
-        *marks[REJECTED], linestyle="", marker="x", markersize=size + 3.5, mew=1.8, color=REJECTED
+        *marks[REJECTED], linestyle="", marker="x", markersize=size + 5, mew=1.4, color=REJECTED
     )
     place.set_ylim(0, max(1, steps[1][-1]) * 1.04)
     place.set_ylabel("text\n(tokens)", rotation=0, ha="right", va="center", fontsize=10, labelpad=8)
-    place.set_xlabel("milliseconds from the start of the session")
+    place.locator_params(axis="y", integer=True)
+    place.set_xlabel(
+        "\n".join(["milliseconds from the start of the session", *timeline.notes]), fontsize=9
+    )
 
 
 def _draw_happenings(lanes: "dict[Lane, Axes]", timeline: Timeline) -> None:
@@ -170,8 +183,6 @@ def _finish(figure: "Figure", lanes: "dict[Lane, Axes]", timeline: Timeline) -> 
     figure.legend(
         handles=_legend(timeline), loc="outside lower center", ncols=6, fontsize=9, frameon=False
     )
-    if timeline.notes:
-        figure.supxlabel("\n".join(timeline.notes), fontsize=8.5, color="#555555")
 
 
 def _legend(timeline: Timeline) -> list[Any]:
