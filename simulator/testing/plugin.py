@@ -6,7 +6,6 @@ is used.
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     wanted = config.getoption("network_seed")
     if wanted == RANDOM:
+        import secrets  # noqa: PLC0415 - hashes and base64 with it
+
         config.option.network_seed = str(secrets.randbits(31))
     elif wanted is not None and not (wanted.isascii() and wanted.isdigit()):
         raise pytest.UsageError(

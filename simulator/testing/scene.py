@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from paceline.errors import ConfigError
-from simulator.testing.marker import Description, Time
+from simulator.testing.marker import Description, Mark, Time, described
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,6 +118,26 @@ class Scene:
                 network=self.network, seed=self.seed, diary=self.diary, thread=thread
             )
         return self._links
+
+
+def network(*args: Any, **keys: Any) -> Scene:
+    """Return a network without a test, for fixtures of a wider scope for example; the arguments are the marker's.
+
+        with network(rtt="80ms", time="real") as made:
+            pair = made.world()
+
+    Raises:
+        ConfigError: an argument is wrong; names it.
+    """
+    description = described([Mark(args=args, keys=keys)])
+    for name, values in (("time", description.times), ("seed", description.seeds)):
+        if len(values) > 1:
+            raise ConfigError(f"{name}: got {len(values)} values, expected one")
+    return Scene(
+        description,
+        time=next(iter(description.times), None),
+        seed=next(iter(description.seeds), 0),
+    )
 
 
 def told_scene(scene: Scene, *, test: str) -> Sequence[str]:
