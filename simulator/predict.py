@@ -20,6 +20,7 @@ from paceline.tokens import TokenId
 from simulator.acceptance.guess_trace import GuessedText, GuessTrace
 from simulator.calibration.cost_file import Calibration
 from simulator.network import NetworkSettings
+from simulator.virtual.costs import with_costs
 from simulator.virtual.draft import DraftSettings
 from simulator.virtual.edge import EdgeSettings, Request
 from simulator.virtual.model import ModelSettings
@@ -86,38 +87,28 @@ def predict_one(
     settings: PredictionSettings, text: GuessedText, *, at_s: float = 0.0
 ) -> PredictedAnswer:
     """Return how one of the answers will go; see `predict`."""
+    model = ModelSettings(min_step_s=settings.min_step_s)
     world = WorldSettings(
         edges=(_edge(settings, text, at_s=at_s),),
-        verifiers=(_verifier(settings),),
+        verifiers=(VerifierSettings(model=model),),
         network=settings.network,
         target=TARGET,
         longest_s=at_s + 3600.0,
     )
-    result = run(world)
+    draft = settings.trace.draft if settings.drafts else None
+    result = run(with_costs(world, settings.calibration, draft=draft))
     statistics = result.asked[0][-1].statistics
     assert statistics is not None, "every request was answered"
     return PredictedAnswer(prompt=text.prompt, statistics=statistics)
 
 
 def _edge(settings: PredictionSettings, text: GuessedText, *, at_s: float) -> EdgeSettings:
-    draft = None
-    if settings.drafts:
-        fitted = settings.calibration.draft(settings.trace.draft)
-        draft = DraftSettings(
-            cost=fitted.cost, spread=fitted.spread, trace=replace(settings.trace, texts=(text,))
-        )
+    alone = replace(settings.trace, texts=(text,))
     first = Request(prompt=(TokenId(1),), max_tokens=1, at_s=max(0.0, at_s - CONNECTED_S))
     prompt = tuple(TokenId(1 + index) for index in range(text.prompt_tokens))
     return EdgeSettings(
         requests=(first, Request(prompt=prompt, max_tokens=len(text.ranks), at_s=at_s)),
-        draft=draft,
+        draft=DraftSettings(trace=alone) if settings.drafts else None,
         drafting=settings.drafting,
         length_policy=settings.length_policy,
-    )
-
-
-def _verifier(settings: PredictionSettings) -> VerifierSettings:
-    target = settings.calibration.target
-    return VerifierSettings(
-        model=ModelSettings(cost=target.cost, spread=target.spread, min_step_s=settings.min_step_s),
     )

@@ -58,6 +58,18 @@ from paceline.prompts import PROMPT_FILE
     help="Longest text with which steps are timed, in tokens.",
 )
 @click.option(
+    "--sessions",
+    type=click.IntRange(1, 64),
+    default=8,
+    help="Most sessions in one timed step; 1 is enough for a verifier with one edge.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1, 256),
+    default=32,
+    help="Most rows of one session in a timed step: the token before and the drafts.",
+)
+@click.option(
     "--temperature",
     type=click.FloatRange(0.0, 100.0),
     multiple=True,
@@ -92,7 +104,12 @@ def calibrate(**values: Any) -> None:
             device=values["device"],
             threads=values["threads"],
             wants_costs=values["costs"],
-            grid=StepGrid(max_context=values["max_context"], rounds=values["rounds"]),
+            grid=StepGrid(
+                max_context=values["max_context"],
+                most_sequences=values["sessions"],
+                most_rows=values["rows"],
+                rounds=values["rounds"],
+            ),
             lines=values["prompts"] or (),
             temperatures=values["temperature"],
             seed=values["seed"],
