@@ -140,7 +140,7 @@ class _Builder:
     def _add_verifications(self) -> list[int]:
         """Add the steps; return their indices."""
         steps = [fact for fact in self._facts.facts if isinstance(fact, Step)]
-        if not self._is_known:
+        if not steps:  # what commits tell of theirs
             steps = [
                 Step(
                     at_s=max(self._facts.began_s, down.verify[0]),
