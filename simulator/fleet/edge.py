@@ -12,7 +12,12 @@ from simulator.fleet.delays import STEP_S, Delays
 from simulator.fleet.settings import DrafterModel
 
 FOREVER_S = float("inf")
+CALM_S = 1.0
+"""After a decision that changed nothing the next one may come so much later; the real controller takes it `TICK_S` later,
+and nearly always decides the same."""
+
 WINDOW_MOST = 128
+PER_S = 1.0 / STEP_S
 NUM_FACTORS = 1021
 """Scatter of times is drawn from so many values in turn; a prime, so that edges do not fall into step."""
 
@@ -82,6 +87,7 @@ class Edge:
     __slots__ = (
         "accepted",
         "delays",
+        "down",
         "draft_s",
         "drafting",
         "is_connected",
@@ -95,6 +101,7 @@ class Edge:
         "rtt",
         "slowdown",
         "step_s",
+        "up",
     )
 
     def __init__(
@@ -110,6 +117,7 @@ class Edge:
         self.number = number
         self.kind = kind
         self.delays = delays
+        self.up, self.down = delays.up, delays.down
         self.offset = offset
         self.pace = pace
         self.slowdown = slowdown
@@ -124,13 +132,13 @@ class Edge:
 
     def up_s(self, now_s: float) -> float:
         """Return how long a message takes that is sent now."""
-        up = self.delays.up
-        return up[(int(now_s / STEP_S) + self.offset) % len(up)]
+        up = self.up
+        return up[(int(now_s * PER_S) + self.offset) % len(up)]
 
     def down_s(self, now_s: float) -> float:
         """Return the same for the way back."""
-        down = self.delays.down
-        return down[(int(now_s / STEP_S) + self.offset) % len(down)]
+        down = self.down
+        return down[(int(now_s * PER_S) + self.offset) % len(down)]
 
     def factor(self) -> float:
         """Return how much longer than usual the drafter takes this time."""
@@ -160,8 +168,9 @@ class Edge:
             num_judged=self.accepted.num_judged,
         )
         decision = choose(measured, current=self.drafting, bounds=self.pace.bounds)
+        is_kept = decision.drafting.draft_length == self.drafting.draft_length
         self.drafting = decision.drafting
-        self.next_tick_s += TICK_S * (1 + (now_s - self.next_tick_s) // TICK_S)
+        self.next_tick_s = now_s + (CALM_S if is_kept and self.rtt.rtt_s else TICK_S)
 
     def _ping_s(self, now_s: float) -> float:
-        return self.delays.round_trip_s(int(now_s / STEP_S) + self.offset)
+        return self.delays.round_trip_s(int(now_s * PER_S) + self.offset)

@@ -4,6 +4,8 @@ An edge goes on by itself between two commits, and commits are known when a step
 its verifier plans a step, and nothing needs a queue of events for all.
 """
 
+# ruff: noqa: FURB136, PLR1730 - this runs some hundred million times, and min and max take a third of it
+
 from __future__ import annotations
 
 from collections import deque
@@ -57,21 +59,26 @@ class EdgeHalf:
         "ask",
         "bytes_up",
         "cached",
+        "call_ends_at",
         "call_ends_s",
         "call_known",
-        "call_num",
         "call_tip",
         "call_wrong",
+        "committed",
         "drafts",
         "edge",
         "guesses",
         "heard",
         "idle_sent",
         "known",
+        "last",
         "last_down_s",
         "last_up_s",
         "link_up_s",
+        "next_wrong",
         "no_guess",
+        "pace",
+        "prompt",
         "sent",
         "sizes",
         "starts_s",
@@ -84,7 +91,13 @@ class EdgeHalf:
     ) -> None:
         self.edge = edge
         self.ask = ask
+        self.pace = edge.pace
+        self.prompt = ask.prompt_tokens
+        self.last = ask.max_tokens - 1
         self.guesses = guesses
+        self.next_wrong = guesses.next_wrong
+        self.committed = 0
+        """Tokens, known at the verifier."""
         self.sizes = sizes
         self.starts_s = starts_s
         self.link_up_s = starts_s
@@ -96,7 +109,7 @@ class EdgeHalf:
         self.cached = -ask.prompt_tokens
         """End of the drafter's cache, as far as it is right."""
         self.call_ends_s = FOREVER_S
-        self.call_num = self.call_tip = self.call_known = 0
+        self.call_ends_at = self.call_tip = self.call_known = 0
         self.call_wrong = NEVER
         self.no_guess = self.idle_sent = False
         self.last_up_s = self.last_down_s = 0.0
@@ -136,8 +149,8 @@ class EdgeHalf:
         heard = self.heard
         while True:
             call_s = self.call_ends_s
-            if heard and heard[0].at_s <= call_s:
-                if heard[0].at_s > until_s:
+            if heard and (heard_s := heard[0][0]) <= call_s:
+                if heard_s > until_s:
                     return
                 self._hear(heard.popleft())
             elif call_s <= until_s:
@@ -147,34 +160,37 @@ class EdgeHalf:
 
     def arrives_s(self, now_s: float) -> float:
         """Return when a message sent now is at the verifier; messages keep their order."""
-        sent_s = max(now_s, self.link_up_s)
-        self.last_up_s = max(self.last_up_s, sent_s + self.edge.up_s(sent_s))
+        sent_s = self.link_up_s if self.link_up_s > now_s else now_s
+        arrives_s = sent_s + self.edge.up_s(sent_s)
+        if arrives_s > self.last_up_s:
+            self.last_up_s = arrives_s
         return self.last_up_s
 
-    def commit(
-        self, now_s: float, *, judged: int, accepted: int, step_s: float, length: int
-    ) -> float:
+    def commit(self, now_s: float, *, judged: int, accepted: int, step_s: float) -> float:
         """The verifier sends what it has committed; return when the edge hears of it."""
-        self.last_down_s = max(self.last_down_s, now_s + self.edge.down_s(now_s))
-        self.heard.append(Heard(self.last_down_s, length, judged, accepted, step_s))
+        heard_s = now_s + self.edge.down_s(now_s)
+        if heard_s > self.last_down_s:
+            self.last_down_s = heard_s
+        self.heard.append(Heard(self.last_down_s, self.committed, judged, accepted, step_s))
         return self.last_down_s
 
     # --- what happens
 
     def _hear(self, commit: Heard) -> None:
-        edge, now_s = self.edge, commit.at_s
+        edge, (now_s, length, judged, accepted, step_s) = self.edge, commit
         if now_s >= edge.next_tick_s:
             edge.steer(now_s)
-        if edge.pace is not None:
-            edge.step_s.add(commit.step_s, 1.0)
-            if commit.judged:
-                edge.accepted.add(judged=commit.judged, accepted=commit.accepted)
-        length = self.known = commit.length
+        if self.pace is not None:
+            edge.step_s.add(step_s, 1.0)
+            if judged:
+                edge.accepted.add(judged=judged, accepted=accepted)
+        self.known = length
         if self.tip < length or self.wrong < length:
             # The text went on without the chain, or against it: the next one begins here.
-            self.cached = min(self.cached, self.wrong)
+            if self.wrong < self.cached:
+                self.cached = self.wrong
             self.tip = length
-            self.wrong = self.guesses.next_wrong[length]
+            self.wrong = self.next_wrong[length]
         self.no_guess = False
         if self.call_ends_s == FOREVER_S:
             self._draft(now_s)
@@ -183,26 +199,26 @@ class EdgeHalf:
 
     def _guessed(self, now_s: float) -> None:
         """The drafter is done with a call."""
-        edge, begin, end = self.edge, self.call_tip, self.call_tip + self.call_num
+        edge, begin, end, known = self.edge, self.call_tip, self.call_ends_at, self.known
         if now_s >= edge.next_tick_s:
             edge.steer(now_s)
         self.call_ends_s = FOREVER_S
         if end == begin:
-            self.no_guess = self.known == self.call_known
-        elif self.call_wrong < min(self.known, end):
+            self.no_guess = known == self.call_known
+        elif self.call_wrong < known and self.call_wrong < end:
             self.drafts.unsent += end - begin
-            self.cached = min(self.cached, self.call_wrong)
+            if self.call_wrong < self.cached:
+                self.cached = self.call_wrong
+        elif end <= known:
+            self.drafts.unsent += end - begin
         else:
-            begin = max(begin, self.known)
-            self.drafts.unsent += min(end, begin) - self.call_tip
-            if begin < end:
-                self.tip = end
-                self._send(now_s, begin, end)
+            if begin < known:
+                self.drafts.unsent += known - begin
+                begin = known
+            self.tip = end
+            self.drafts.drafted += end - begin
+            self._propose(now_s, begin, end, self.wrong, is_idle=False)
         self._draft(now_s)
-
-    def _send(self, now_s: float, begin: int, end: int) -> None:
-        self.drafts.drafted += end - begin
-        self._propose(now_s, begin, end, self.wrong, is_idle=False)
 
     def _propose(self, now_s: float, begin: int, end: int, wrong: int, *, is_idle: bool) -> None:
         self.bytes_up += self.sizes.proposal(end - begin, begins=begin == self.known)
@@ -212,32 +228,31 @@ class EdgeHalf:
 
     def _draft(self, now_s: float) -> None:
         """Begin the next call of the drafter, if there is anything worth drafting."""
-        edge, pace = self.edge, self.edge.pace
-        known, tip = self.known, self.tip
+        edge, pace, known, tip = self.edge, self.pace, self.known, self.tip
         # The last token is the target's own, drawn after the guess before it.
-        depth = min(edge.drafting.draft_length, self.ask.max_tokens - 1 - known)
-        most = depth - (tip - known)
-        if pace is None or most < 1 or self.no_guess:
-            self._tell_idle(now_s, is_idle=self.no_guess or (depth < 1 and tip == known))
+        depth = edge.drafting.draft_length
+        if depth > self.last - known:
+            depth = self.last - known
+        num = depth - (tip - known)
+        if pace is None or num < 1 or self.no_guess:
+            if not self.idle_sent and (self.no_guess or (depth < 1 and tip == known)):
+                # Nothing is offered, and nothing will be before the next commit: the verifier must not wait.
+                self._propose(now_s, known, known, NEVER, is_idle=True)
             return
-        num = min(most, pace.per_message)
+        if num > pace.per_message:
+            num = pace.per_message
         if self.guesses.reach is not None:
             num = self.guesses.count(known, tip, most=num)
-        prompt = self.ask.prompt_tokens
+        cached = self.cached if self.cached < tip else tip
         seconds = edge.factor() * pace.seconds(
-            num_new=max(0, tip - self.cached - 1),
-            common=prompt + min(self.cached, tip),
-            length=prompt + tip,
-            num_passes=max(1, num),
+            num_new=tip - cached - 1 if cached < tip else 0,
+            common=self.prompt + cached,
+            length=self.prompt + tip,
+            num_passes=num or 1,
         )
         self.call_ends_s = now_s + seconds
-        self.call_tip, self.call_num = tip, num
+        self.call_tip, self.call_ends_at = tip, tip + num
         self.call_known, self.call_wrong = known, self.wrong
-        self.cached = tip + max(0, num - 1)
+        self.cached = tip + num - 1 if num else tip
         if num:
             edge.draft_s.add(seconds, num)
-
-    def _tell_idle(self, now_s: float, *, is_idle: bool) -> None:
-        """Nothing is offered, and nothing will be before the next commit: the verifier must not wait."""
-        if is_idle and not self.idle_sent:
-            self._propose(now_s, self.known, self.known, NEVER, is_idle=True)

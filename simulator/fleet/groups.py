@@ -55,12 +55,13 @@ class Group:
     """An id of usual size."""
 
 
-def run_group(group: Group, networks: Sequence[Delays]) -> Tally:
+def run_group(group: Group, networks: Sequence[Delays], *, book: GuessBook | None = None) -> Tally:
     """Return what happens at a verifier: the same for the same arguments, in any process.
 
     Args:
         group: the verifier and its edges.
         networks: delays by kind.
+        book: of the group's drafter, from another group; saves time.
     """
     drafter, seed = group.drafter, (group.seed, group.number)
     pace = None
@@ -83,7 +84,7 @@ def run_group(group: Group, networks: Sequence[Delays]) -> Tally:
         group.verifier,
         factors=_factors(group.verifier.spread, seed=(FACTORS, *seed, 0)),
         desks=desks,
-        book=GuessBook(drafter),
+        book=book or GuessBook(drafter),
         sizes=MessageSizes(token=group.token),
         measured=group.measured,
     )

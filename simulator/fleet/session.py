@@ -1,5 +1,7 @@
 """A verifier's half of an answer in the fleet's model."""
 
+# ruff: noqa: FURB136 - see simulator.fleet.edge_half
+
 from __future__ import annotations
 
 from simulator.fleet.edge import FOREVER_S
@@ -24,6 +26,7 @@ class Session:
         "first_token_s",
         "heard_s",
         "is_idle",
+        "last",
         "length",
         "let_in_s",
         "num_late",
@@ -47,6 +50,7 @@ class Session:
         self.text = edge_half.ask.prompt_tokens
         """Tokens of prompt and answer."""
         self.to_prefill = self.text
+        self.last = edge_half.last
         self.length = self.arrived_tip = 0
         self.wrong = NEVER
         self.seen_s = 0.0
@@ -69,7 +73,7 @@ class Session:
     @property
     def is_over(self) -> bool:
         """The text has ended."""
-        return self.length >= self.edge_half.ask.max_tokens
+        return self.length > self.last
 
     def look(self, now_s: float) -> None:
         """Take what has arrived by now."""
@@ -77,7 +81,7 @@ class Session:
         half = self.edge_half
         half.advance(now_s)
         sent = half.sent
-        while sent and sent[0].at_s <= now_s:
+        while sent and sent[0][0] <= now_s:
             self._take(sent.popleft())
 
     def _take(self, piece: Sent) -> None:
@@ -102,27 +106,32 @@ class Session:
     def offers(self, most: int) -> int:
         """Return how many draft rows could ride along in the next step, at most so many."""
         offered = self.arrived_tip - self.length
-        if offered > 0:
-            # A step commits one token more than it goes deep.
-            return min(offered, most, self.edge_half.ask.max_tokens - 1 - self.length)
-        return 0
+        if offered <= 0:
+            return 0
+        # A step commits one token more than it goes deep.
+        room = self.last - self.length
+        offered = room if offered > room else offered
+        return most if offered > most else offered
 
     def step(self, num_drafts: int) -> tuple[int, int]:
         """Commit what a step yields with so many draft rows; return how many drafts it judged and accepted."""
         begin, tip, wrong = self.length, self.arrived_tip, self.wrong
-        right = min(num_drafts, wrong - begin) if tip > begin else 0
-        self.length = length = begin + right + 1
+        right = 0
+        if num_drafts:
+            right = num_drafts if num_drafts < wrong - begin else wrong - begin
+        length = begin + right + 1
+        self.length = self.edge_half.committed = length
         self.text += right + 1
         if tip <= begin:
             self.arrived_tip = length
             return 0, 0
         drafts = self.edge_half.drafts
-        judged = min(tip, length) - begin
-        accepted = min(judged, wrong - begin)
+        judged = (tip if tip < length else length) - begin
+        accepted = judged if judged < wrong - begin else wrong - begin
         drafts.accepted += accepted
         if accepted < judged:
             drafts.rejected += 1
             drafts.behind += tip - wrong - 1
             tip = length
-        self.arrived_tip = max(tip, length)
+        self.arrived_tip = tip if tip > length else length
         return judged, accepted

@@ -158,9 +158,7 @@ class Verifier:
         before, half = session.length, session.edge_half
         judged, accepted = session.step(num_drafts)
         session.waiting_since_s = ends_s
-        session.heard_s = half.commit(
-            ends_s, judged=judged, accepted=accepted, step_s=took_s, length=session.length
-        )
+        session.heard_s = half.commit(ends_s, judged=judged, accepted=accepted, step_s=took_s)
         if not before:
             session.first_token_s = session.heard_s - half.starts_s
         num_counts = (judged > 0) + (session.num_late > 0) + (session.num_stale > 0)
