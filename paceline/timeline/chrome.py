@@ -78,13 +78,16 @@ def _span(span: Span, thread: int) -> dict[str, Any]:
 
 
 def _flows(timeline: Timeline, threads: dict[tuple[Lane, int], int]) -> Iterator[dict[str, Any]]:
-    """An arrow is bound to the spans that are open at its ends: it goes from middle to middle."""
+    """An arrow is bound to the spans that are open at its ends: it goes from the middle of one to that of the other.
+
+    Drafts that come during a step are compared after it: their arrow ends between then and the step's end.
+    """
     for number, flow in enumerate(timeline.flows, start=1):
-        for phase, index in (("s", flow.source), ("f", flow.target)):
-            span = timeline.spans[index]
-            middle_s = (span.begin_s + span.end_s) / 2
-            others = {"id": number} if phase == "s" else {"id": number, "bp": "e"}
-            yield _event(phase, _FLOW, middle_s, threads[span.lane, span.row], **others)
+        source, target = timeline.spans[flow.source], timeline.spans[flow.target]
+        from_s = (source.begin_s + source.end_s) / 2
+        to_s = (max(source.end_s, target.begin_s) + target.end_s) / 2
+        yield _event("s", _FLOW, from_s, threads[source.lane, source.row], id=number)
+        yield _event("f", _FLOW, to_s, threads[target.lane, target.row], id=number, bp="e")
 
 
 def _commits(timeline: Timeline, thread: int) -> Iterator[dict[str, Any]]:
