@@ -80,6 +80,12 @@ _WRITE_TOKENS = 2_000_000
     default="frozen",
     help="The student's output matrix: rows of the target's, or a copy that learns.",
 )
+@click.option(
+    "--fit-tokens",
+    type=click.IntRange(min=0),
+    default=131_072,
+    help="Text on which the copied layers are fitted, without gradients, before training.",
+)
 @click.option("--rate", type=float, default=1.5e-3, help="Peak learning rate.")
 @click.option(
     "--continue-from",

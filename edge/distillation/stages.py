@@ -68,6 +68,7 @@ def _train_stage(values: Mapping[str, Any]) -> TrainStage:
         head=values["head"],
         num_outputs=values["outputs"],
         continue_from=values["continue_from"],
+        fit_tokens=values["fit_tokens"],
         device=values["device"],
         settings=TrainSettings(
             num_tokens=values["train_tokens"],

@@ -19,7 +19,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from paceline.errors import ConfigError, ModelError
 
 ATTENTION = "paceline_packed"
-_LENGTHS = "paceline_lengths"
+LENGTHS = "paceline_lengths"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class Student(nn.Module):
             lengths: of the texts, one after another; they add up to T.
         """
         inputs = {"input_ids": tokens[None], "position_ids": positions[None], "use_cache": False}
-        inputs[_LENGTHS] = list(lengths)
+        inputs[LENGTHS] = list(lengths)
         hidden = self.model.base_model(**inputs).last_hidden_state[0]
         logits: Tensor = nn.functional.linear(hidden, self.head.to(hidden.dtype))
         if self._softcap is not None:
@@ -100,7 +100,7 @@ def make_student(
         ConfigError: the target has no such layer.
         ModelError: its layers are not where transformers keeps them.
     """
-    stack = _layer_stack(target)
+    stack = layer_stack(target)
     if not shape.layers or not all(0 <= layer < len(stack) for layer in shape.layers):
         raise ConfigError(
             f"layers: got {shape.layers}; expected some of 0 to {len(stack) - 1}, the layers of the target"
@@ -112,7 +112,7 @@ def make_student(
     if types is not None:
         text.layer_types = [types[layer] for layer in shape.layers]
     model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
-    own = _layer_stack(model)
+    own = layer_stack(model)
     for layer, source in zip(own, shape.layers, strict=True):
         layer.load_state_dict(stack[source].state_dict())
     prefixes = tuple(f"{name}." for name in _stack_names(target))
@@ -133,7 +133,12 @@ def _stack_names(model: Any) -> list[str]:
     ]
 
 
-def _layer_stack(model: Any) -> Any:
+def layer_stack(model: Any) -> Any:
+    """Return the list of a model's layers.
+
+    Raises:
+        ModelError: there is not exactly one such list.
+    """
     names = _stack_names(model)
     if len(names) != 1:
         raise ModelError(
@@ -152,7 +157,7 @@ def _packed_attention(
 ) -> tuple[Tensor, None]:
     """Attention within each of some packed texts: query [1, H, T, D] -> [1, T, H, D]."""
     del attention_mask
-    lengths: list[int] = kwargs[_LENGTHS]
+    lengths: list[int] = kwargs[LENGTHS]
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))

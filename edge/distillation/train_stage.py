@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,13 +11,13 @@ from typing import Any, Literal
 from edge.distillation.draft_folder import DraftRecord, save_draft
 from edge.distillation.draft_reading import read_trained
 from edge.distillation.measure import Tally
-from edge.distillation.packing import Packer, Text, output_vocabulary
+from edge.distillation.packing import output_vocabulary
 from edge.distillation.progress import Progress
 from edge.distillation.recipe import RECIPE, settle
-from edge.distillation.shards import Shard, count_shards, read_shard
 from edge.distillation.student import Student, StudentShape, default_layers, make_student
+from edge.distillation.train_run import TrainRun, WrittenText
 from edge.distillation.train_state import TrainState, load_weights
-from edge.distillation.training import Trainer, TrainSettings, step_batches
+from edge.distillation.training import Trainer, TrainSettings
 from edge.distillation.write_stage import TEXT
 from paceline.engine.loading import load_tokenizer, resolve
 from paceline.engine.loading import load_weights as load_target
@@ -42,28 +42,13 @@ class TrainStage:
     num_outputs: int = 16_384
     continue_from: Path | None = None
     """A draft of the same shape whose weights are taken over."""
+    fit_tokens: int = 131_072
+    """Text on which the copied layers are fitted before training; 0: they are left as they are."""
     device: Literal["cpu", "cuda"] = "cpu"
     save_every: int = 25
     """Steps between two states on disk."""
     measure_every: int = 100
     settings: TrainSettings = field(default_factory=TrainSettings)
-
-
-class _Text:
-    """The written text, as much of it as an epoch reads."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._shards: list[Shard] = []
-
-    @property
-    def available(self) -> int:
-        return count_shards(self._folder)
-
-    def first(self, count: int) -> Sequence[Shard]:
-        for number in range(len(self._shards), count):
-            self._shards.append(read_shard(self._folder, number, check=True))
-        return self._shards[:count]
 
 
 def train_draft(folder: Path, stage: TrainStage, *, progress: Progress) -> Path:
@@ -73,7 +58,7 @@ def train_draft(folder: Path, stage: TrainStage, *, progress: Progress) -> Path:
         ConfigError: no text yet, or the training was started with other settings.
         ModelError: the target cannot be loaded.
     """
-    text = _Text(folder / TEXT)
+    text = WrittenText(folder / TEXT)
     if text.available == 0:
         raise ConfigError(f"out: {folder} holds no text; write some first (--only write)")
     recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
@@ -84,26 +69,16 @@ def train_draft(folder: Path, stage: TrainStage, *, progress: Progress) -> Path:
     layers = stage.layers or default_layers(num_layers, stage.num_layers)
     settle(folder / stage.name, _settings(stage, layers))
     student = _student(target, stage, state=state, layers=layers, text=text, source=source)
-    del target
+    run = TrainRun(text=text, state=state, student=student, settings=stage.settings)
     trainer = Trainer(student, stage.settings)
     step = state.load(student, trainer.optimiser)
-    held_out = _held_out(text, state, student, stage)
-    progress.begin(
-        "training", total=_seen(stage, stage.settings.num_steps), done=_seen(stage, step)
-    )
-    for number, groups, packer in _steps(text, state, student, stage, first=step):
-        loss = trainer.step([packer.pack(group) for group in groups], number=number)
-        state.note({"step": number + 1, "loss": loss})
-        progress.advance(_seen(stage, 1))
-        done = number + 1
-        last = done == stage.settings.num_steps
-        if last or done % stage.measure_every == 0:
-            tally = trainer.measure(held_out())
-            state.note({"step": done} | _line(tally))
-            progress.settle(_seen(stage, done), f"step {done}, loss {loss:.3f}, {_brief(tally)}")
-        if last or done % stage.save_every == 0:
-            state.save(student, trainer.optimiser, step=done)
-    progress.end()
+    if step is None:
+        step = 0
+        if stage.continue_from is None and stage.fit_tokens > 0:
+            run.fit(target, layers=layers, num_tokens=stage.fit_tokens, progress=progress)
+        state.save(student, trainer.optimiser, step=step)
+    del target
+    _learn(run, trainer, stage, first=step, progress=progress)
     record = DraftRecord(
         target=recipe["target"],
         target_weights=recipe["weights"],
@@ -118,6 +93,28 @@ def train_draft(folder: Path, stage: TrainStage, *, progress: Progress) -> Path:
     return draft
 
 
+def _learn(
+    run: TrainRun, trainer: Trainer, stage: TrainStage, *, first: int, progress: Progress
+) -> None:
+    """Take all steps from `first` on."""
+    settings, state = stage.settings, run.state
+    num_batches = max(1, MEASURED_TOKENS // settings.batch_tokens)
+    progress.begin("training", total=_seen(stage, settings.num_steps), done=_seen(stage, first))
+    for number, groups, packer in run.steps(first=first):
+        loss = trainer.step([packer.pack(group) for group in groups], number=number)
+        state.note({"step": number + 1, "loss": loss})
+        progress.advance(_seen(stage, 1))
+        done = number + 1
+        last = done == settings.num_steps
+        if last or done % stage.measure_every == 0:
+            tally = trainer.measure(run.held_out(num_batches))
+            state.note({"step": done} | _line(tally))
+            progress.settle(_seen(stage, done), f"step {done}, loss {loss:.3f}, {_brief(tally)}")
+        if last or done % stage.save_every == 0:
+            state.save(run.student, trainer.optimiser, step=done)
+    progress.end()
+
+
 def draft_folder(folder: Path, name: str) -> Path:
     """Return where the draft of a training is saved."""
     return folder / (DRAFT if name == TRAINING else f"{DRAFT}-{name}")
@@ -128,6 +125,7 @@ def _settings(stage: TrainStage, layers: Sequence[int]) -> dict[str, Any]:
         "layers": list(layers),
         "head": stage.head,
         "num_outputs": stage.num_outputs,
+        "fit_tokens": stage.fit_tokens,
         "continue_from": None if stage.continue_from is None else str(stage.continue_from),
         "training": asdict(stage.settings),
     }
@@ -139,7 +137,7 @@ def _student(
     *,
     state: TrainState,
     layers: tuple[int, ...],
-    text: _Text,
+    text: WrittenText,
     source: Any,
 ) -> Student:
     outputs = state.outputs()
@@ -157,36 +155,6 @@ def _student(
     if trained is not None:
         load_weights(student, trained.weights)
     return student
-
-
-def _steps(
-    text: _Text, state: TrainState, student: Student, stage: TrainStage, *, first: int
-) -> Iterator[tuple[int, list[list[Text]], Packer]]:
-    """The steps from `first` on; each epoch reads the text that there was when it began."""
-    number, epoch = 0, 0
-    while number < stage.settings.num_steps:
-        shards = text.first(state.epoch_shards(epoch, available=text.available))
-        packer = _packer(shards, student, stage)
-        texts = packer.texts(is_held_out=False)
-        for groups in step_batches(packer, stage.settings, epoch=epoch, texts=texts):
-            if first <= number < stage.settings.num_steps:
-                yield number, groups, packer
-            number += 1
-        epoch += 1
-
-
-def _held_out(text: _Text, state: TrainState, student: Student, stage: TrainStage) -> Any:
-    """Return what gives the batches of the live estimate: always the same, from the first epoch's text."""
-    shards = text.first(state.epoch_shards(0, available=text.available))
-    packer = _packer(shards, student, stage)
-    groups = packer.in_order(packer.texts(is_held_out=True))
-    groups = groups[: max(1, MEASURED_TOKENS // stage.settings.batch_tokens)]
-    return lambda: (packer.pack(group) for group in groups)
-
-
-def _packer(shards: Sequence[Shard], student: Student, stage: TrainStage) -> Packer:
-    ids = student.output_ids.cpu().numpy()
-    return Packer(shards, output_ids=ids, batch_tokens=stage.settings.batch_tokens)
 
 
 def _seen(stage: TrainStage, steps: int) -> int:

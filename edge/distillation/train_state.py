@@ -63,16 +63,16 @@ class TrainState:
             torch.save(content, file)
         temporary.replace(self._folder / STATE)
 
-    def load(self, student: Student, optimiser: torch.optim.Optimizer) -> int:
-        """Put the state back; return the steps done, 0 if there is none. Cuts the log to them."""
+    def load(self, student: Student, optimiser: torch.optim.Optimizer) -> int | None:
+        """Put the state back; return the steps done, None if there is none. Cuts the log to them."""
         path = self._folder / STATE
-        step = 0
+        step: int | None = None
         if path.is_file():
             content = torch.load(path, map_location="cpu", weights_only=True)
             load_weights(student, content["weights"])
             optimiser.load_state_dict(content["optimiser"])
             step = int(content["step"])
-        self._cut_log(step)
+        self._cut_log(-1 if step is None else step)
         return step
 
     def note(self, line: dict[str, Any]) -> None:

@@ -5,12 +5,15 @@ A step is a fixed number of packed batches, whose gradients add up to the gradie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from edge.distillation.conversation import Role
+from edge.distillation.levels import can_round, rounded
 from edge.distillation.loss import divergence
 from edge.distillation.measure import RANKS, Guesses, Tally, coupled_matches, ranks
 from edge.distillation.packing import Batch, Packer, Text
@@ -34,6 +37,8 @@ class TrainSettings:
     weight_decay: float = 0.01
     bfloat16: bool = True
     """Products in bfloat16, weights and sums in float32."""
+    bits: int | None = None
+    """Learn with the weights of the layers rounded to so many bits, as they will be when the draft is packed."""
     seed: int = 0
 
     @property
@@ -69,11 +74,13 @@ class Trainer:
             group["lr"] = rate
         weight = max(1e-9, sum(float(batch.weights.sum()) for batch in batches))
         total = 0.0
-        for batch in batches:
-            losses = self._losses(batch)
-            loss = (losses * torch.from_numpy(batch.weights).to(self._device)).sum() / weight
-            loss.backward()  # type: ignore[no-untyped-call]  # torch does not say its type
-            total += float(loss.detach())
+        # Gradients of the rounded weights move the exact ones: straight through, Bengio et al., arXiv 1308.3432.
+        with rounded_layers(self._student, bits=self._settings.bits):
+            for batch in batches:
+                losses = self._losses(batch)
+                loss = (losses * torch.from_numpy(batch.weights).to(self._device)).sum() / weight
+                loss.backward()  # type: ignore[no-untyped-call]  # torch does not say its type
+                total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_([value for _, value in self._student.trained()], CLIP)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -81,14 +88,33 @@ class Trainer:
 
     def measure(self, batches: Iterable[Batch]) -> Tally:
         """Count guesses at answers, by category; all but greedy answers under "hot"."""
-        return measure_student(
-            self._student, batches, category=_name, bfloat16=self._settings.bfloat16
-        )
+        with rounded_layers(self._student, bits=self._settings.bits):
+            return measure_student(
+                self._student, batches, category=_name, bfloat16=self._settings.bfloat16
+            )
 
     def _losses(self, batch: Batch) -> torch.Tensor:
         logits = _logits(self._student, batch, bfloat16=self._settings.bfloat16)
         indices = torch.from_numpy(batch.indices).to(self._device)
         return divergence(logits, indices, torch.from_numpy(batch.probs).to(self._device))
+
+
+@contextmanager
+def rounded_layers(student: Student, *, bits: int | None) -> Iterator[None]:
+    """Round the matrices of a student's layers for as long as the block runs; None: leave them exact."""
+    if bits is None:
+        yield
+        return
+    exact: list[tuple[nn.Parameter, torch.Tensor]] = []
+    try:
+        for _, value in student.trained():
+            if value is not student.head and can_round(value):
+                exact.append((value, value.data))
+                value.data = rounded(value.data, bits=bits)
+        yield
+    finally:
+        for value, data in exact:
+            value.data = data
 
 
 @torch.no_grad()

@@ -149,6 +149,11 @@ def log(run: Path, name: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
+def first_loss(run: Path, name: str) -> float:
+    losses: list[float] = [line["loss"] for line in log(run, name) if "loss" in line]
+    return losses[0]
+
+
 def test_a_student_learns_and_its_draft_is_whole(run: Path) -> None:
     draft = train_draft(run, TRAINING, progress=Progress())
     losses = [line["loss"] for line in log(run, "training") if "loss" in line]
@@ -252,13 +257,13 @@ def test_the_report_says_what_the_draft_is_worth(run: Path, draft: Path) -> None
 
 
 def test_a_draft_is_where_the_next_begins(run: Path, draft: Path) -> None:
-    first = log(run, "shared")[0]["loss"]
+    first = first_loss(run, "shared")
     short = TrainSettings(
         num_tokens=512, batch_tokens=256, batches_per_step=2, rate=1e-9, bfloat16=False
     )
     stage = replace(TRAINING, name="next", continue_from=draft, settings=short)
     onward = train_draft(run, stage, progress=Progress())
-    assert log(run, "next")[0]["loss"] < 0.95 * first
+    assert first_loss(run, "next") < 0.95 * first
     before, after = (read_trained(folder) for folder in (draft, onward))
     assert before.output_ids.tolist() == after.output_ids.tolist()
     assert all(torch.allclose(after.weights[k], v, atol=1e-6) for k, v in before.weights.items())
