@@ -14,7 +14,7 @@ READY_S = 300.0
 """Loading a large model takes long."""
 
 END_S = 30.0
-READY = r"ready on (?:http://)?([^\s/]+)(?:\S* with (\S+))?"
+READY = r"(?:ready|listening) on (?:http://)?([^\s/]+)(?:\S* with (\S+))?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,6 @@ class RealEdge:
     def submit(self, prompt: str, *, max_tokens: int = DEFAULT_TOKENS) -> "RealAsking":
         """Ask, and do not wait for the answer."""
         number = self._num_asked
-        self._num_asked += 1
         body = {
             "prompt": prompt,
             "max_tokens": max_tokens,
@@ -76,6 +75,7 @@ class RealEdge:
         }
         asking = RealAsking(self._thread)
         self._thread.do(lambda: self._thread.spawn(self._answer(asking, body, number)))
+        self._num_asked += 1
         return asking
 
     def kill(self) -> None:

@@ -84,7 +84,7 @@ class RelayedLink:
         """
         self._network = self._network.changed(written, keys)
         settings = self._network.settings
-        self._tell("changed", network=settings.name)
+        self._tell("changed", network=self._network.label)
         self._thread.do(lambda: self._relay.change_network(settings))
 
     def statistics(self) -> RelayStatistics:

@@ -148,7 +148,7 @@ def told_scene(scene: Scene, *, test: str) -> Sequence[str]:
         test: the node id.
     """
     lines = [
-        f"{scene.network.settings.name}, seed {scene.seed}",
+        f"{scene.network.label}; seed {scene.seed}",
         f"again: pytest {shlex.quote(test)} --network-seed {scene.seed}",
     ]
     for number, world in enumerate(scene.worlds):

@@ -179,13 +179,13 @@ class VirtualEdge:
     def submit(self, prompt: str, *, max_tokens: int = DEFAULT_TOKENS) -> "VirtualAsking":
         """Ask, and do not wait for the answer."""
         world, number = self._world, self._num_asked
-        self._num_asked += 1
         request = Request(
             prompt=world.settings.target.tokenizer.encode(prompt),
             max_tokens=max_tokens,
             seed=asking_seed(world.seed, self._index, number),
         )
         world.do(lambda: self.simulated.ask(request))
+        self._num_asked += 1
         return VirtualAsking(self.simulated, number=number, request=request, world=world)
 
     def kill(self) -> None:

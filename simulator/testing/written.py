@@ -32,6 +32,17 @@ class WrittenNetwork:
         table = _overlaid(table, keys)
         return cls(table=table, settings=parse_network(table))
 
+    @property
+    def label(self) -> str:
+        """Return it in the short form, for people: "lte,loss=2%,up.bandwidth=1mbit"."""
+        words = []
+        for key, value in self.table.items():
+            if isinstance(value, Mapping):
+                words += [f"{key}.{own}={one}" for own, one in value.items()]
+            else:
+                words.append(str(value) if key == "profile" else f"{key}={value}")
+        return ",".join(words) or "no delay, no loss"
+
     def changed(self, written: str | Mapping[str, Any] | None, keys: Mapping[str, Any]) -> Self:
         """Return another network if one is written, else this one, changed by `keys`.
 
