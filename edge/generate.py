@@ -22,7 +22,7 @@ from edge.summary import answer_object, summary_line
 from edge.timeline import timeline_file, timeline_options
 from paceline.client.client import Client
 from paceline.client.generation import Generation
-from paceline.client.trace import SessionTrace
+from paceline.client.session_trace import SessionTrace
 from paceline.console import LEGEND, Origin, TokenPrinter, progress
 from paceline.errors import ConfigError
 from paceline.prompts import PROMPT_FILE, Message, PromptLine

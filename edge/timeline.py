@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from edge.options import NO_DRAFT, AgentSettings
-from paceline.client.trace import SessionTrace
+from paceline.client.session_trace import SessionTrace
 from paceline.timeline.facts import disguised
 from paceline.timeline.writing import HELP, check_file, write
 

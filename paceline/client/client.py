@@ -14,8 +14,8 @@ from paceline.client.link import Connector, VerifierInfo
 from paceline.client.outcome import ClientObserver
 from paceline.client.pump import DraftingThread, Worker
 from paceline.client.runner import Surroundings
+from paceline.client.session_trace import SessionTrace
 from paceline.client.settings import ConnectionSettings, DraftingSettings
-from paceline.client.trace import SessionTrace
 from paceline.clock import Clock, MonotonicClock
 from paceline.control.messages import EdgeCounters, EdgeGauges
 from paceline.drafter import Drafter

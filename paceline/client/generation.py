@@ -8,8 +8,8 @@ from typing import Self
 
 from paceline.client.outcome import EndReason, GenerationResult, Piece, Statistics
 from paceline.client.runner import SessionRunner, Surroundings
+from paceline.client.session_trace import SessionTrace
 from paceline.client.text import StopStrings
-from paceline.client.trace import SessionTrace
 from paceline.engine.detokenizer import Detokenizer
 from paceline.errors import LocalProtocolError, PacelineError
 from paceline.messages import Commit, FinishReason, Open

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ClassVar, Protocol, Self, TypeVar
 
+from paceline.client.session_trace import SessionTrace
 from paceline.client.tally import DrafterWork
-from paceline.client.trace import SessionTrace
 from paceline.clock import Clock
 from paceline.drafter import Draft, Drafter
 from paceline.errors import ModelError

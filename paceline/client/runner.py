@@ -14,9 +14,9 @@ from paceline.client.meter import Meter
 from paceline.client.outbox import Outbox
 from paceline.client.outcome import ClientObserver, Statistics
 from paceline.client.pump import DraftingPump, Worker
+from paceline.client.session_trace import SessionTrace, TracedLink
 from paceline.client.settings import DraftingSettings, RetryPolicy
 from paceline.client.tally import Tally
-from paceline.client.trace import SessionTrace, TracedLink
 from paceline.clock import Clock
 from paceline.drafter import Drafter
 from paceline.errors import (

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from harness.timelines import check_timeline, check_trace
 
-from paceline.client.trace import SessionTrace
+from paceline.client.session_trace import SessionTrace
 from paceline.errors import ConfigError
 from paceline.messages import Commit, Drain, FinishReason, Open, Proposal
 from paceline.sampling.settings import SamplingSettings

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from harness.timelines import check_timeline, check_trace
 
 from edge.steering import LengthPolicy
+from paceline.client.session_trace import SessionTrace
 from paceline.client.settings import DraftingSettings
-from paceline.client.trace import SessionTrace
 from paceline.errors import ConfigError
 from paceline.sampling.settings import SamplingSettings
 from paceline.timeline.building import timeline_of
