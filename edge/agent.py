@@ -12,7 +12,7 @@ import torch
 from edge.control import Pilot, control_plane
 from edge.control_options import ControlSettings
 from edge.controller import Activity, Controller
-from edge.drafters import LOOKUP, load_drafter
+from edge.drafters import load_drafter, needs_model, parse
 from edge.options import NO_DRAFT, AgentSettings
 from edge.private_verifier import PrivateVerifier, VerifierSettings, private_verifier
 from edge.roster import Roster
@@ -76,6 +76,8 @@ async def open_agent(
         IncompatibleError: the verifier's model has another tokenizer.
     """
     source = resolve(settings.target)  # a wrong name fails before anything slow starts
+    if settings.draft != NO_DRAFT:
+        parse(settings.draft)
     async with contextlib.AsyncExitStack() as stack:
         verifiers, connection = settings.verifiers, settings.connection
         private: PrivateVerifier | None = None
@@ -166,8 +168,8 @@ async def _drafter(settings: AgentSettings, tokenizer: Tokenizer) -> Drafter | N
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if settings.draft == LOOKUP:
-        return await asyncio.to_thread(load_drafter, LOOKUP, tokenizer=tokenizer)
+    if not needs_model(parse(settings.draft)):
+        return await asyncio.to_thread(load_drafter, settings.draft, tokenizer=tokenizer)
     with progress(f"loading the drafter {settings.draft}"):
         return await asyncio.to_thread(
             load_drafter,

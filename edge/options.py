@@ -42,7 +42,9 @@ _MODEL_OPTIONS = (
         "--draft",
         default="lookup",
         metavar="NAME",
-        help="What guesses here: lookup (finds repetitions, needs no weights), none, or a model like --target.",
+        help="What guesses here: lookup or suffix (find repetitions, need no weights), none, a model like --target, "
+        "low-bit:4/64 or early-exit:20 (made of --target), text:MODEL (any tokenizer), suffix+MODEL (both); see "
+        "docs/drafters.md.",
     ),
     click.option(
         "--draft-length",

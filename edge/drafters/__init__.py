@@ -1,19 +1,17 @@
-"""What guesses at the edge. Each drafter is one choice for `--draft`."""
+"""What guesses at the edge. Each drafter is one choice for `--draft`; docs/drafters.md says which to use when."""
 
 from typing import Literal
 
-from edge.drafters.distilled import distilled_path, load_distilled
+from edge.drafters.assembly import assemble
 from edge.drafters.lookup import LookupDrafter
 from edge.drafters.model import ModelDrafter
-from paceline.drafter import Drafter
-from paceline.engine.loading import DType, Progress, load_model, load_tokenizer, resolve
+from edge.drafters.spelling import LOOKUP, needs_model, parse
+from edge.drafters.target_copy import CopyLoading
+from paceline.drafter import ScoringDrafter
+from paceline.engine.loading import DType, Progress
 from paceline.engine.tokenizer import Tokenizer
-from paceline.errors import ConfigError, IncompatibleError
 
-LOOKUP = "lookup"
-"""Names the drafter that needs no model."""
-
-__all__ = ["LOOKUP", "LookupDrafter", "ModelDrafter", "load_drafter"]
+__all__ = ["LOOKUP", "LookupDrafter", "ModelDrafter", "load_drafter", "needs_model", "parse"]
 
 
 def load_drafter(
@@ -23,13 +21,13 @@ def load_drafter(
     dtype: DType = "float32",
     device: Literal["cpu", "cuda"] = "cpu",
     progress: Progress | None = None,
-) -> Drafter:
+) -> ScoringDrafter:
     """Return the drafter that a user names. Takes long for a model: not in the event loop.
 
     Args:
-        spec: "lookup", or a model: hub name, folder, GGUF file or short name; or what
-            `paceline distil` made.
-        tokenizer: the target's; a draft model must have the same.
+        spec: see `edge.drafters.spelling`.
+        tokenizer: the target's, by whose name its weights are found for drafts that are made of them. A draft model must
+            have the same, unless the spec says how to do without.
         dtype: arithmetic of a draft model.
         device: where it runs.
         progress: told each stage of the loading.
@@ -39,24 +37,7 @@ def load_drafter(
         ModelError: the model cannot be loaded.
         IncompatibleError: the model has another tokenizer.
     """
-    if spec == LOOKUP:
-        return LookupDrafter()
-    if spec == "none":
-        raise ConfigError("draft: 'none' names no drafter; leave the drafter out instead")
-    path = distilled_path(spec)
-    if path is not None:
-        engine = load_distilled(
-            path, tokenizer=tokenizer, dtype=dtype, device=device, progress=progress
-        )
-        return ModelDrafter(engine, vocabulary_size=tokenizer.vocabulary_size)
-    source = resolve(spec)
-    own = load_tokenizer(source)
-    if own.fingerprint != tokenizer.fingerprint:
-        # Before the weights are read: this takes a moment, they take minutes.
-        raise IncompatibleError(
-            f"draft: {spec} has tokenizer {own.fingerprint.hex()}, the target {tokenizer.name} has "
-            f"{tokenizer.fingerprint.hex()}; token ids would mean different words. Choose a draft of the same model "
-            f"family, or {LOOKUP!r}, which needs no model"
-        )
-    engine = load_model(source, dtype=dtype, device=device, tokenizer=own, progress=progress)
-    return ModelDrafter(engine, vocabulary_size=tokenizer.vocabulary_size)
+    parsed = parse(spec)
+    return assemble(
+        parsed, CopyLoading(tokenizer=tokenizer, dtype=dtype, device=device, progress=progress)
+    )

@@ -9,20 +9,19 @@ Invariant: `ModelDraft._known` is what the engine's sequence holds.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import exp
 from typing import Literal
 
 from torch import Tensor
 
+from edge.drafters.drawing import Drawing
 from edge.drafters.prefix import common_length
 from paceline.drafter import Guess, tokens_of
 from paceline.engine.engine import Engine
 from paceline.engine.rows import RowGroup
 from paceline.engine.sequence import CacheSequence
 from paceline.errors import InvalidRequestError, ModelError, OverloadedError
-from paceline.sampling.coupled import Sampler
 from paceline.sampling.settings import SamplingSettings
-from paceline.tokens import Position, TokenId
+from paceline.tokens import TokenId
 
 PREFILL_ROWS = 128
 """Tokens computed in one piece of a long text; between two pieces the thread is free for others."""
@@ -82,14 +81,10 @@ class ModelDraft:
         self._prompt_length = prompt_length
         self._end = prompt_length + max_tokens
         self._max_length = min(self._end, engine.identity.context_length)
-        self._sampling = sampling
         self._vocabulary_size = vocabulary_size
-        self._has_penalties = (
-            sampling.repetition_penalty != 1.0
-            or sampling.presence_penalty != 0.0
-            or sampling.frequency_penalty != 0.0
+        self._drawing = Drawing(
+            sampling, prompt_length=prompt_length, vocabulary_size=vocabulary_size
         )
-        self._sampler: Sampler | None = None
         self._sequence: CacheSequence | None = None
         self._known: list[TokenId] = []
 
@@ -111,12 +106,8 @@ class ModelDraft:
     ) -> tuple[Guess, ...]:
         """See `ScoringDraft`: the larger the margin to the next candidate, the surer."""
         del num_guessed  # each guess is as good as the one before
-        if not self.can_draft(text):
-            return ()
-        # The last guess needs no row of its own.
-        limit = min(limit, self._end - len(text), self._max_length - len(text) + 1)
         tokens, guesses = list(text), []
-        for _ in range(limit):
+        for _ in range(min(limit, self.room(text))):
             logits = self.logits(tokens)
             with _as_model_errors():
                 guess = self.drawn(logits, tokens)
@@ -127,6 +118,13 @@ class ModelDraft:
     def can_draft(self, text: Sequence[TokenId]) -> bool:
         """Return whether the text fits the model's context and vocabulary; without that `logits` must not be called."""
         return len(text) <= self._max_length and max(text) < self._vocabulary_size
+
+    def room(self, text: Sequence[TokenId]) -> int:
+        """Return how many tokens can be guessed after a text; 0 where none can."""
+        if not self.can_draft(text):
+            return 0
+        # The last guess needs no row of its own.
+        return min(self._end - len(text), self._max_length - len(text) + 1)
 
     def logits(self, text: Sequence[TokenId]) -> Tensor:
         """Compute what of a text is not known yet; return the logits after it, [V].
@@ -153,14 +151,7 @@ class ModelDraft:
 
     def drawn(self, logits: Tensor, text: Sequence[TokenId]) -> Guess:
         """Return what the target would draw after a text if it had these logits, [V]."""
-        if self._sampler is None:
-            self._sampler = Sampler(
-                self._sampling, vocabulary_size=self._vocabulary_size, device=logits.device
-            )
-        # All output goes in as the row's path: what is committed differs from call to call.
-        path = tuple(text[self._prompt_length :]) if self._has_penalties else ()
-        ranking = self._sampler.rank(logits, position=Position(len(text)), k=1, path=path)
-        return Guess(token=ranking.tokens[0], chance=_chance(ranking.margin))
+        return self._drawing.drawn(logits, text)
 
     def close(self) -> None:
         """Free the keys and values; the engine may keep them for the next turn."""
@@ -208,11 +199,6 @@ class ModelDraft:
         computed = self._engine.forward([group])
         self._known.extend(tokens)
         return computed.of(0)
-
-
-def _chance(margin: float) -> float:
-    """Return the chance of the better of two candidates; a margin is in logits, negative if a filter chose."""
-    return 1.0 / (1.0 + exp(-max(-30.0, min(30.0, margin))))
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class Tokenizer:
             )
         self.name = name
         self._inner = inner
-        self.fingerprint = tokenizer_fingerprint(inner.backend_tokenizer.to_str())
+        self.fingerprint = tokenizer_fingerprint(self.serialised)
         """SHA-256 of the content; 32 bytes."""
         self.vocabulary_size = max(inner.get_vocab().values()) + 1
         """Ids are below this."""
@@ -56,6 +56,16 @@ class Tokenizer:
     def encode(self, text: str) -> tuple[TokenId, ...]:
         """Ids of a plain text, with a beginning-of-text token where the model expects one."""
         return tuple(self._inner.encode(text))
+
+    def encode_plain(self, text: str) -> tuple[TokenId, ...]:
+        """Ids of a piece of text, with nothing put before it."""
+        return tuple(self._inner.encode(text, add_special_tokens=False))
+
+    @property
+    def serialised(self) -> str:
+        """All of its content, as JSON of the `tokenizers` library."""
+        text: str = self._inner.backend_tokenizer.to_str()
+        return text
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[TokenId, ...]:
         """Ids of a conversation, ready for the assistant's answer.

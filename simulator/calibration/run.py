@@ -28,7 +28,6 @@ from simulator.calibration.cost_file import Calibration, write_costs
 from simulator.calibration.draft_steps import time_lookup, time_model_draft
 from simulator.calibration.fit import Subject, fit
 from simulator.calibration.grid import StepGrid
-from simulator.calibration.low_bit import PATTERN, load_low_bit
 from simulator.calibration.record import (
     LOGITS,
     TOKENS,
@@ -192,23 +191,14 @@ def _draft_engine(settings: CalibrationSettings, spec: str, tokenizer: Tokenizer
         return None
     gc.collect()  # the model before this one is large
     with progress(f"loading {spec}"):
-        if PATTERN.fullmatch(spec) or spec.startswith("low-bit:"):
-            engine = load_low_bit(
-                spec,
-                resolve(settings.target),
-                tokenizer=tokenizer,
-                dtype=settings.dtype,
-                device=settings.device,
+        drafter = load_drafter(
+            spec, tokenizer=tokenizer, dtype=settings.dtype, device=settings.device
+        )
+        if not isinstance(drafter, ModelDrafter):
+            raise ConfigError(
+                f"--draft: {spec} is a {type(drafter).__name__}; expected {LOOKUP}, low-bit:BITS/GROUP or a model"
             )
-        else:
-            drafter = load_drafter(
-                spec, tokenizer=tokenizer, dtype=settings.dtype, device=settings.device
-            )
-            if not isinstance(drafter, ModelDrafter):
-                raise ConfigError(
-                    f"--draft: {spec} is a {type(drafter).__name__}; expected {LOOKUP}, low-bit:BITS/GROUP or a model"
-                )
-            engine = drafter.engine
+        engine = drafter.engine
         engine.warm_up()
     return engine
 

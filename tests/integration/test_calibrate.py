@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 from harness.models import llama_config, save_tiny
 
+from edge.drafters import ModelDrafter, load_drafter
 from paceline.engine.engine import Engine
 from paceline.engine.loading import load_model, load_tokenizer, resolve
 from paceline.engine.rows import RowGroup
@@ -21,7 +22,6 @@ from paceline.tokens import Position, TokenId
 from simulator.acceptance.guess_trace import read_trace
 from simulator.calibration.command import calibrate
 from simulator.calibration.cost_file import read_costs
-from simulator.calibration.low_bit import load_low_bit, rounded
 from simulator.calibration.record import OwnText, look_along, read_along, write_texts
 from simulator.cost import Work
 
@@ -116,25 +116,14 @@ def test_lookup_guesses_what_stood_before(engine: Engine, target: Path) -> None:
     assert seen.confidence[5] == 0  # nothing ever followed 9
 
 
-def test_rounding_keeps_the_ends_of_each_group() -> None:
-    weights = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
-    found = rounded(weights, bits=2, group=4)
-    for row, original in zip(found, weights, strict=True):
-        for piece, before in zip(row.split(4), original.split(4), strict=True):
-            assert len(piece.unique()) <= 4
-            assert piece.min() == pytest.approx(float(before.min()), abs=1e-6)
-            assert piece.max() == pytest.approx(float(before.max()), abs=1e-6)
-            step = (before.max() - before.min()) / 3
-            assert float((piece - before).abs().max()) <= float(step) / 2 + 1e-6
-
-
 def test_a_low_bit_copy_is_near_its_target(engine: Engine, target: Path) -> None:
-    source = resolve(str(target))
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(resolve(str(target)))
     own = texts(engine, target, 0.0)
     shares = []
     for bits in (8, 2):
-        copy = load_low_bit(f"low-bit:{bits}/16", source, tokenizer=tokenizer, dtype="float32")
+        drafter = load_drafter(f"low-bit:{bits}/16", tokenizer=tokenizer)
+        assert isinstance(drafter, ModelDrafter)
+        copy = drafter.engine
         assert copy.identity.weights_fingerprint != engine.identity.weights_fingerprint
         ranks = b"".join(text.ranks for text in read_along(copy, own))
         shares.append(ranks.count(1) / len(ranks))

@@ -1,0 +1,68 @@
+"""Drafts made from the target's own weights when they are loaded: a change of the model, and an engine around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from paceline.engine.architecture import context_length
+from paceline.engine.engine import Engine
+from paceline.engine.fingerprint import weights_fingerprint
+from paceline.engine.loading import DType, Progress, load_weights, resolve
+from paceline.engine.self_check import check_arithmetic
+from paceline.engine.tokenizer import Tokenizer
+from paceline.messages import ModelIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What makes a draft of a target."""
+
+    name: str
+    """What users call the draft."""
+    apply: Callable[[Any], None]
+    """Changes a transformers model in place; no gradients are kept."""
+    quantisation: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyLoading:
+    """Of which target, and how its copy runs."""
+
+    tokenizer: Tokenizer
+    """The target's; it bears the target's name, by which the weights are found."""
+    dtype: DType = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    progress: Progress | None = None
+
+
+def load_copy(change: Change, loading: CopyLoading) -> Engine:
+    """Load the target's weights, change them, and wrap the model in an engine.
+
+    Raises:
+        ConfigError: the change does not fit the model.
+        ModelError: the target cannot be loaded, or its copy cannot be run.
+    """
+    tell = loading.progress or (lambda _: None)
+    source = resolve(loading.tokenizer.name)
+    tell(f"{source.name}: loading its weights")
+    model = load_weights(source, dtype=loading.dtype, device=loading.device)
+    tell(f"{change.name}: making it")
+    with torch.no_grad():
+        change.apply(model)
+    embeddings = model.get_input_embeddings().num_embeddings
+    identity = ModelIdentity(
+        name=change.name,
+        weights_fingerprint=weights_fingerprint(model, name=change.name),
+        dtype=loading.dtype,
+        quantisation=change.quantisation,
+        tokenizer_fingerprint=loading.tokenizer.fingerprint,
+        vocabulary_size=min(loading.tokenizer.vocabulary_size, embeddings),
+        context_length=context_length(model.config),
+    )
+    engine = Engine(model, identity=identity)
+    check_arithmetic(engine, model, name=change.name)
+    return engine

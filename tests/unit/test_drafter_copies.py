@@ -1,0 +1,150 @@
+"""Drafts made of the target's own weights: low-bit copies and its first layers."""
+
+import pytest
+import torch
+from harness.models import (
+    CONFIGS,
+    llama_config,
+    save_tiny,
+    tiny_model,
+)
+
+from edge.drafters import ModelDrafter, load_drafter
+from edge.drafters.early_exit import EarlyExit
+from edge.drafters.low_bit import LowBit, PackedLinear, rounded
+from paceline.engine.loading import load_tokenizer, resolve
+from paceline.engine.tokenizer import Tokenizer
+from paceline.errors import ConfigError
+from paceline.sampling.settings import SamplingSettings
+from paceline.tokens import TokenId
+
+GREEDY = SamplingSettings(temperature=0.0)
+PROMPT = tuple(TokenId(4 + (7 * i) % 250) for i in range(20))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """Of a tiny target whose matrices fit the packed kernel."""
+    torch.set_num_threads(1)
+    config = llama_config(hidden_size=64, intermediate_size=96, num_hidden_layers=3)
+    folder = save_tiny(tmp_path_factory.mktemp("target"), config=config)
+    return load_tokenizer(resolve(str(folder)))
+
+
+def _guesses(drafter: object, count: int = 24) -> tuple[TokenId, ...]:
+    assert isinstance(drafter, ModelDrafter)
+    draft = drafter.open(prompt_length=len(PROMPT), max_tokens=count, sampling=GREEDY)
+    found = draft.extend(PROMPT, count)
+    draft.close()
+    return found
+
+
+def test_rounding_keeps_the_ends_of_each_group() -> None:
+    weights = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
+    found = rounded(weights, bits=2, group=4)
+    for row, original in zip(found, weights, strict=True):
+        for piece, before in zip(row.split(4), original.split(4), strict=True):
+            assert len(piece.unique()) <= 4
+            assert piece.min() == pytest.approx(float(before.min()), abs=1e-6)
+            assert piece.max() == pytest.approx(float(before.max()), abs=1e-6)
+            step = (before.max() - before.min()) / 3
+            assert float((piece - before).abs().max()) <= float(step) / 2 + 1e-6
+
+
+def test_packed_weights_multiply_as_rounded_ones_do() -> None:
+    torch.manual_seed(0)
+    for rows, width, group, has_bias in ((32, 64, 32, False), (16, 128, 64, True)):
+        whole = torch.nn.Linear(width, rows, bias=has_bias)
+        packed = PackedLinear(whole, group=group)
+        hidden = torch.randn(2, 3, width)
+        with torch.inference_mode():
+            whole.weight.copy_(rounded(whole.weight, bits=4, group=group))
+            expected, found = whole(hidden), packed(hidden)
+        assert found.shape == expected.shape
+        assert found.dtype == expected.dtype
+        # bfloat16 has 8 bits: errors of a sum of 64 or 128 products stay far below those of rounding to 4 bits.
+        assert float((found - expected).abs().max() / expected.abs().max()) < 0.02
+
+
+def test_what_the_kernel_cannot_do_is_not_packed() -> None:
+    four = LowBit(bits=4, group=64)
+    fast = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    assert four.can_pack(torch.empty(32, 128)) == fast
+    assert not four.can_pack(torch.empty(32, 96))
+    assert not four.can_pack(torch.empty(24, 128))
+    assert not LowBit(bits=5, group=64).can_pack(torch.empty(32, 128))
+    assert not LowBit(bits=4, group=16).can_pack(torch.empty(32, 128))
+
+
+def test_many_bits_guess_as_the_target_and_few_do_not(tokenizer: Tokenizer) -> None:
+    own = _guesses(load_drafter(tokenizer.name, tokenizer=tokenizer))
+    agreed = {}
+    for spec in ("low-bit:8/16", "low-bit:4/32", "low-bit:1/64"):
+        drafter = load_drafter(spec, tokenizer=tokenizer)
+        assert drafter.name == spec
+        pairs = zip(own, _guesses(drafter), strict=True)
+        agreed[spec] = next((i for i, (a, b) in enumerate(pairs) if a != b), len(own))
+    assert agreed["low-bit:8/16"] > 8
+    assert agreed["low-bit:1/64"] < agreed["low-bit:8/16"]
+
+
+def test_the_copy_says_how_it_was_rounded(tokenizer: Tokenizer) -> None:
+    drafter = load_drafter("low-bit:4/32", tokenizer=tokenizer, dtype="bfloat16")
+    assert isinstance(drafter, ModelDrafter)
+    identity = drafter.engine.identity
+    assert identity.quantisation == "4 bits, groups of 32"
+    assert identity.tokenizer_fingerprint == tokenizer.fingerprint
+    assert _guesses(drafter, 4)
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_the_first_layers_are_the_targets_own(kind: str) -> None:
+    extra = {"n_layer": 3} if kind == "gpt2" else {"num_hidden_layers": 3}
+    whole = tiny_model(CONFIGS[kind](**extra), seed=1)
+    cut = tiny_model(CONFIGS[kind](**extra), seed=1)
+    EarlyExit(num_layers=2).change().apply(cut)
+    # Hidden states after the second layer, through the target's own norm and output matrix.
+    states: list[torch.Tensor] = []
+    layers = whole.transformer.h if kind == "gpt2" else whole.base_model.layers
+    layers[1].register_forward_hook(
+        lambda _module, _inputs, out: states.append(out[0] if isinstance(out, tuple) else out)
+    )
+    tokens = torch.tensor([PROMPT[:4]])
+    norm = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm"}.get(kind, "norm")
+    with torch.inference_mode():
+        whole(tokens, use_cache=False)
+        hidden = getattr(whole.base_model, norm)(states[0])
+        expected = whole.get_output_embeddings()(hidden)
+        if (cap := getattr(whole.config, "final_logit_softcapping", None)) is not None:
+            expected = torch.tanh(expected / cap) * cap
+        found = cut(tokens, use_cache=False).logits
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_early_exit_drafts_and_all_layers_would_be_the_target(tokenizer: Tokenizer) -> None:
+    drafter = load_drafter("early-exit:2", tokenizer=tokenizer)
+    assert isinstance(drafter, ModelDrafter)
+    assert drafter.name == "early-exit:2"
+    assert len(_guesses(drafter, 5)) == 5
+    with pytest.raises(ConfigError, match="got early-exit:3, but the target has 3 layers"):
+        load_drafter("early-exit:3", tokenizer=tokenizer)
+
+
+def test_guesses_of_a_copy_with_all_its_bits_are_the_targets_at_temperature_one(
+    tokenizer: Tokenizer,
+) -> None:
+    # Coupled: the same weights, nearly, and the same noise draw the same tokens.
+    noisy = SamplingSettings(temperature=1.0, seed=3)
+    drafts = [
+        load_drafter(spec, tokenizer=tokenizer).open(
+            prompt_length=len(PROMPT), max_tokens=64, sampling=noisy
+        )
+        for spec in (tokenizer.name, "low-bit:8/16")
+    ]
+    own = drafts[0].extend(PROMPT, 64)
+    same = sum(
+        drafts[1].extend((*PROMPT, *own[:index]), 1) == own[index : index + 1]
+        for index in range(len(own))
+    )
+    # Two independent draws of this model agree in about one of five.
+    assert same / len(own) > 0.8

@@ -1,0 +1,90 @@
+"""What stands after --draft."""
+
+import pytest
+from click.testing import CliRunner
+
+from edge.drafters.early_exit import EarlyExit
+from edge.drafters.low_bit import LowBit
+from edge.drafters.spelling import (
+    CombinationSpec,
+    HierarchySpec,
+    ModelSpec,
+    Spec,
+    TableSpec,
+    needs_model,
+    parse,
+)
+from edge.generate import generate
+from paceline.errors import ConfigError
+
+LOOKUP, SUFFIX = TableSpec(name="lookup"), TableSpec(name="suffix")
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("lookup", LOOKUP),
+        ("suffix", SUFFIX),
+        ("low-bit:4/64", LowBit(bits=4, group=64)),
+        ("early-exit:20", EarlyExit(num_layers=20)),
+        ("owner/model", ModelSpec(model="owner/model")),
+        ("a folder/with+plus", ModelSpec(model="a folder/with+plus")),
+        ("common:m.gguf", ModelSpec(model="m.gguf", how="common:")),
+        ("text:owner/m", ModelSpec(model="owner/m", how="text:")),
+        ("suffix+m", CombinationSpec(parts=(SUFFIX, ModelSpec(model="m")))),
+        ("suffix+a+b", CombinationSpec(parts=(SUFFIX, ModelSpec(model="a+b")))),
+        (
+            "lookup+suffix+text:m",
+            CombinationSpec(parts=(LOOKUP, SUFFIX, ModelSpec(model="m", how="text:"))),
+        ),
+        ("hierarchy:suffix+m", HierarchySpec(small=SUFFIX, large=ModelSpec(model="m"))),
+        (
+            "hierarchy:early-exit:4+low-bit:4/64",
+            HierarchySpec(small=EarlyExit(num_layers=4), large=LowBit(bits=4, group=64)),
+        ),
+        (
+            "hierarchy:text:m+owner/m",
+            HierarchySpec(
+                small=ModelSpec(model="m", how="text:"), large=ModelSpec(model="owner/m")
+            ),
+        ),
+    ],
+)
+def test_spelling(text: str, spec: Spec) -> None:
+    assert parse(text) == spec
+
+
+def test_what_loads_a_model_is_known_before() -> None:
+    assert not needs_model(parse("suffix"))
+    assert not needs_model(parse("lookup+suffix"))
+    for text in ("m", "low-bit:4/64", "suffix+m", "hierarchy:lookup+m"):
+        assert needs_model(parse(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "'' names no drafter"),
+        ("none", "'none' names no drafter"),
+        ("low-bit:9/64", "expected low-bit:BITS/GROUP"),
+        ("low-bit:4", "expected low-bit:BITS/GROUP"),
+        ("early-exit:0", "expected early-exit:LAYERS"),
+        ("text:", "'text:' names no drafter"),
+        ("suffix+", "'' names no drafter; expected lookup, suffix, low-bit"),
+        ("suffix+none", "'none' names no drafter"),
+        ("suffix+hierarchy:lookup+m", "names no drafter"),
+        ("hierarchy:m", "expected hierarchy:SMALL[+]MODEL"),
+        ("hierarchy:+m", "expected hierarchy:SMALL[+]MODEL"),
+        ("hierarchy:lookup+suffix", "suffix draws no tokens of the target's vocabulary"),
+        ("hierarchy:lookup+text:m", "text:m draws no tokens of the target's vocabulary"),
+    ],
+)
+def test_what_means_nothing_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(text)
+
+
+def test_a_wrong_word_is_answered_before_anything_is_loaded() -> None:
+    result = CliRunner().invoke(generate, ["hello", "--draft", "low-bit:9/64"])
+    assert isinstance(result.exception, ConfigError)
+    assert "expected low-bit:BITS/GROUP" in str(result.exception)
