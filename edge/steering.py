@@ -81,8 +81,12 @@ class Steering:
 
     @property
     def revision(self) -> int:
-        """Revision of the policy followed; 0 if the edge decides by itself."""
-        return self._policy.revision if self._policy is not None and self.follows else 0
+        """Revision of the policy followed; 0 if the edge decides by itself.
+
+        An edge with a fixed length follows in all else and says so: an orchestrator that has forgotten everything must know which
+        number its next policy has to have.
+        """
+        return self._policy.revision if self._policy is not None and self.is_led else 0
 
     # --- what happened
 

@@ -298,7 +298,7 @@ class _Folding:
         edge = self._edge(event.edge_id)
         if edge is None:
             return
-        if edge.policy is not None and event.policy.revision <= edge.policy.revision:
+        if edge.policy is not None and not _overrules(event.policy, edge.policy):
             return  # our own message comes back, or an older one does
         is_ours = isinstance(event, Decided)
         self._edges[event.edge_id] = replace(
@@ -372,6 +372,14 @@ class _Folding:
                 return True
         self._ignored["refused"] += 1
         return False
+
+
+def _overrules(new: EdgePolicy, known: EdgePolicy) -> bool:
+    """Return whether an edge that has one policy would take the other: then so must we, and the next one comes after it."""
+    if new.revision != known.revision:
+        return new.revision > known.revision
+    says = (known.draft_length, known.window, known.verifiers)
+    return (new.draft_length, new.window, new.verifiers) != says  # somebody else's
 
 
 def _leaving(members: Mapping[str, Edge] | Mapping[str, Verifier]) -> list[str]:

@@ -97,7 +97,7 @@ class Intake:
                 self._num_status += 1
                 self._certain.append(VerifierGone(verifier_id=member))
             case None if received.topic == EDGE_POLICY:
-                # Whoever clears a policy wants none to stand; the next decision publishes one again.
+                # The edge tells that it has none, and gets one again: see the planner.
                 self._num_policies += 1
 
     def take(self) -> tuple[Event, ...]:

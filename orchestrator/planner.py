@@ -1,7 +1,8 @@
 """What each edge should do, from what the fleet knows. Pure: a fleet goes in, the policies that change come out.
 
 An edge's policy is decided anew when it has told something since the last decision, when an operator orders it, or when the verifier it
-was sent to takes no sessions any more; never otherwise, so no policy moves without new evidence. The length is chosen by
+was sent to takes no sessions any more; never otherwise, so no policy moves without new evidence. One that does not arrive is sent again,
+under the next number. The length is chosen by
 `paceline.control.drafting`, the same function that the edge's own controller uses; the verifiers by `orchestrator.placement`.
 """
 
@@ -32,6 +33,9 @@ BOUNDS = Bounds(least=1, most=64, window_most=128)
 
 PIN_BOUNDS = Bounds(least=0, most=MAX_DRAFT_LENGTH, window_most=MAX_WINDOW)
 """What an operator may order: whatever a policy can say."""
+
+RESEND_S = 5.0
+"""An edge that so long after a decision does not tell that it has the policy has not got it: it is sent again."""
 
 REVISION_MOST = 2**53
 """What claims a higher one is no policy of ours; a count never gets there, and our next must still fit the wire."""
@@ -119,6 +123,7 @@ def _policy(
             return None  # there is nothing to tell yet
     elif (
         _followed(edge) <= before.revision
+        and not _is_lost(edge, before)
         and before.draft_length == drafting.draft_length
         and before.window == drafting.window
         and before.verifiers == placement.verifiers
@@ -156,6 +161,15 @@ def _followed(edge: Edge) -> int:
     """
     revision = edge.gauges.policy_revision if edge.gauges is not None else 0
     return revision if revision < REVISION_MOST else 0
+
+
+def _is_lost(edge: Edge, policy: EdgePolicy) -> bool:
+    """Whether the edge had the time to take the policy up, and tells another one, or none.
+
+    Somebody has cleared or overwritten it at the broker, or the broker has shed it.
+    """
+    since_s = edge.changed_at_s if edge.decided_at_s is None else edge.decided_at_s
+    return _followed(edge) != policy.revision and edge.telemetry_at_s - since_s >= RESEND_S
 
 
 def _sentence(why: Decision | str) -> str:

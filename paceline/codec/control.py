@@ -16,6 +16,7 @@ from paceline.control.messages import (
     MAX_DRAFT_LENGTH,
     MAX_EXPLANATION_BYTES,
     MAX_POLICY_VERIFIERS,
+    MAX_REVISION,
     MAX_TELEMETRY_VERIFIERS,
     MAX_VERSION_BYTES,
     MAX_WINDOW,
@@ -225,6 +226,7 @@ def _policy(value: EdgePolicy) -> pb.EdgePolicy:
 
 def _read_policy(message: pb.EdgePolicy) -> EdgePolicy:
     at_least("revision", message.revision, 1)
+    at_most("revision", message.revision, MAX_REVISION)
     at_most("draft_length", message.draft_length, MAX_DRAFT_LENGTH)
     at_least("window", message.window, 1)
     at_most("window", message.window, MAX_WINDOW)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, fields
 
 from paceline.messages import ModelIdentity
 
+MAX_REVISION = 2**53
+"""A count never gets there; what is above is forged, and nothing that follows it would count."""
+
 MAX_POLICY_VERIFIERS = 16
 MAX_TELEMETRY_VERIFIERS = 64
 MAX_DRAFT_LENGTH = 4096

@@ -85,7 +85,7 @@ VALUES: st.SearchStrategy[ControlValue] = st.one_of(
     ),
     st.builds(
         EdgePolicy,
-        revision=FROM_1,
+        revision=st.integers(1, 2**53),
         draft_length=st.integers(0, 4096),
         window=st.integers(1, 4096),
         verifiers=st.lists(ADDRESSES, max_size=16).map(tuple),
@@ -207,6 +207,7 @@ WRONG: list[tuple[Parse, bytes, str]] = [
         "gauges.acceptance_ppb",
     ),
     (parse_policy, changed(POLICY, revision=0), "revision"),
+    (parse_policy, changed(POLICY, revision=2**53 + 1), "revision"),
     (parse_policy, changed(POLICY, draft_length=4097), "draft_length"),
     (parse_policy, changed(POLICY, window=0), "window"),
     (parse_policy, changed(POLICY, window=4097), "window"),

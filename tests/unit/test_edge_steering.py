@@ -149,7 +149,7 @@ def test_fixed_is_fixed_whatever_is_measured_or_told() -> None:
     for _ in range(5):
         steering.measured(FAR)
     assert steering.drafting == START
-    assert (steering.revision, sentences) == (0, [])
+    assert (steering.revision, sentences) == (1, [])
     assert not steering.wants_answer(FAR)
     assert steering.policy is not None  # its verifiers count all the same
 

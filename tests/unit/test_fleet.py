@@ -198,6 +198,18 @@ def test_a_retained_policy_comes_back_and_its_revision_with_it() -> None:
     assert (edge.decided_at_s, edge.decided_on) == (None, None)
 
 
+def test_a_policy_that_somebody_else_forged_is_what_the_edge_has() -> None:
+    decided = Decided(edge_id="e", policy=POLICY, at_s=6.0)
+    fleet = fleet_of(seen("e"), at(1), decided)
+    ours = PolicySeen(edge_id="e", policy=replace(POLICY, explanation="in other words"))
+    assert fold(fleet, [ours]).edges == fleet.edges
+    # An edge takes what has the same number and says something else.
+    forged = replace(POLICY, draft_length=7)
+    edge = fold(fleet, [PolicySeen(edge_id="e", policy=forged)]).edges["e"]
+    assert edge.policy == forged
+    assert edge.decided_on is None
+
+
 def test_a_decision_remembers_what_it_rests_on() -> None:
     fleet = fleet_of(at(1), Decided(edge_id="e", policy=POLICY, at_s=6.0))
     echo = PolicySeen(edge_id="e", policy=POLICY)

@@ -145,6 +145,23 @@ def test_an_edge_that_follows_a_later_revision_than_we_know_gets_one_above_it() 
     assert policy_after(fleet, 5.1).revision == 1
 
 
+def test_a_policy_that_an_edge_has_not_got_is_sent_again() -> None:
+    fleet, _ = lengths_of(fleet_of(verifier_seen("a")), 1, 6)
+    sent = fleet.edges["e"].policy
+    assert sent is not None
+    does = {"draft_length": sent.draft_length, "window": sent.window}
+    got = {"policy_revision": sent.revision, **does}
+    assert plan(fold(fleet, [word(7, **got)]), 35.1) == ()
+    fleet, (again,) = carried_out(fold(fleet, [word(7, **does)]), 35.1)
+    same = replace(sent, revision=sent.revision + 1, explanation=again.policy.explanation)
+    assert again.policy == same
+    # It may have crossed what the edge has just told.
+    fleet, plans = carried_out(fold(fleet, [word(8, **does)]), 40.1)
+    assert plans == ()
+    _, plans = carried_out(fold(fleet, [word(9, **does)]), 45.1)
+    assert len(plans) == 1
+
+
 def test_goes_on_from_what_the_edge_found_by_itself_meanwhile() -> None:
     left = EdgePolicy(revision=41, draft_length=40, window=80, verifiers=(A,))
     fleet = fleet_of(PolicySeen(edge_id="e", policy=left), verifier_seen("a"), word(1, draft_length=11))  # fmt: skip
