@@ -15,7 +15,7 @@ from simulator.network import Network, NetworkSettings
 
 STEP_S = 0.02
 SPACING_S = 0.1
-LASTS_S = 1200.0
+LASTS_S = 600.0
 """Of the record; outages that come once in minutes must be in it some times."""
 MESSAGE_BYTES = 24
 NUM_ROUND_TRIPS = 64

@@ -176,4 +176,4 @@ def explained(schedule: Schedule, *, smaller: bool) -> Sequence[str]:
 
 def replay_command(seed: int) -> str:
     """Return what a user types to see this seed again."""
-    return f"python -m simulator.simulate faults --seed {seed}"
+    return f"paceline simulate faults --seed {seed}"
