@@ -112,7 +112,7 @@ def calibrate(folder: Path, *, drafts: list[str], rounds: int) -> None:
         "--out",
         str(folder),
     ]
-    arguments += ["--max-context", "384", "--sessions", "1", "--rows", "16"]
+    arguments += ["--max-context", "384", "--sessions", "1", "--rows", "16", "--service"]
     for draft in drafts:
         arguments += ["--draft", draft]
     if records:

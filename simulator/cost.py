@@ -140,6 +140,8 @@ class FittedCost:
     threads: int
     cost: StepCost
     spread: Spread = Spread()
+    between_s: float = 0.0
+    """What the program of a verifier takes between two steps besides; 0 if it was not measured."""
     median_error: float = 0.0
     """Median over the measured kinds of step of |predicted / measured - 1|."""
     worst_error: float = 0.0
@@ -158,6 +160,7 @@ class FittedCost:
         """
         for field, least, most in (
             ("threads", 1, 4096),
+            ("between_s", 0.0, math.inf),
             ("median_error", 0.0, math.inf),
             ("worst_error", 0.0, math.inf),
             ("r_squared", -math.inf, 1.0),

@@ -36,6 +36,11 @@ from paceline.prompts import PROMPT_FILE
     "--costs/--no-costs", default=True, help="Time steps; without it guesses are recorded only."
 )
 @click.option(
+    "--service/--no-service",
+    default=False,
+    help="Also start a verifier, and time what it does between two steps.",
+)
+@click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16"]),
     default="bfloat16",
@@ -104,6 +109,7 @@ def calibrate(**values: Any) -> None:
             device=values["device"],
             threads=values["threads"],
             wants_costs=values["costs"],
+            wants_service=values["service"],
             grid=StepGrid(
                 max_context=values["max_context"],
                 most_sequences=values["sessions"],

@@ -99,12 +99,22 @@ def _lines(fitted: FittedCost) -> list[str]:
         "# Measured / median of the same kind of step, at the quantiles "
         + ", ".join(map(str, LEVELS)),
         f"spread = [{quantiles}]",
+        *_between(fitted),
         "# |predicted / measured - 1| over the kinds of step, and R squared of the seconds",
         f"median_error = {_toml(fitted.median_error)}",
         f"worst_error = {_toml(fitted.worst_error)}",
         f"r_squared = {_toml(fitted.r_squared)}",
         f"num_steps = {fitted.num_steps}",
         f"left_out = {_toml(fitted.left_out)}",
+    ]
+
+
+def _between(fitted: FittedCost) -> list[str]:
+    if not fitted.between_s:
+        return []
+    return [
+        "# What the program takes between two steps",
+        f"between_s = {_toml(fitted.between_s)}",
     ]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ import click
 import torch
 
 from edge.drafters import LOOKUP, ModelDrafter, load_drafter
+from edge.private_verifier import VerifierSettings
 from paceline.console import Step, progress
 from paceline.engine.engine import Engine
 from paceline.engine.loading import DType, load_model, load_tokenizer, resolve
@@ -37,6 +39,7 @@ from simulator.calibration.record import (
     write_texts,
 )
 from simulator.calibration.report import cost_lines, trace_lines
+from simulator.calibration.service_steps import time_service
 from simulator.calibration.target_steps import time_target
 from simulator.cost import FittedCost
 
@@ -54,6 +57,8 @@ class CalibrationSettings:
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     wants_costs: bool = True
+    wants_service: bool = False
+    """Costs of the verifier's program too; loads the target once more, in a process of its own."""
     grid: StepGrid = field(default_factory=StepGrid)
     lines: tuple[PromptLine, ...] = ()
     """Prompts of which guesses are recorded; none: no traces."""
@@ -74,6 +79,8 @@ def calibrate_all(settings: CalibrationSettings) -> None:
     tokenizer = load_tokenizer(resolve(settings.target))
     target, texts = _target(settings, tokenizer)
     drafts = [_draft(settings, spec, tokenizer=tokenizer, texts=texts) for spec in settings.drafts]
+    if target is not None and settings.wants_service:
+        target = _with_service(settings, target, tokenizer)
     if target is not None:
         path = settings.out / COSTS
         found = tuple(draft for draft in drafts if draft is not None)
@@ -145,6 +152,23 @@ def _target(
             )
         ]
     return cost, texts
+
+
+def _with_service(
+    settings: CalibrationSettings, target: FittedCost, tokenizer: Tokenizer
+) -> FittedCost:
+    """Return the target's cost with what the program takes between two steps."""
+    gc.collect()  # room for the verifier's own copy
+    verifier = VerifierSettings(
+        target=settings.target,
+        dtype=settings.dtype,
+        device=settings.device,
+        threads=settings.threads,
+        token=secrets.token_hex(32),
+    )
+    between_s = time_service(verifier, tokenizer=tokenizer)
+    click.echo(f"verifier: {1e3 * between_s:.3g} ms between two steps")
+    return replace(target, between_s=between_s)
 
 
 def _draft(

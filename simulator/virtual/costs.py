@@ -40,7 +40,9 @@ def with_costs(
 
 
 def _verifier(settings: VerifierSettings, fitted: FittedCost) -> VerifierSettings:
-    model = replace(settings.model, cost=fitted.cost, spread=fitted.spread)
+    model = replace(
+        settings.model, cost=fitted.cost, spread=fitted.spread, between_s=fitted.between_s
+    )
     return replace(settings, model=model)
 
 

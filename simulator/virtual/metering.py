@@ -24,6 +24,16 @@ class Fill:
     """Of the prompt, at the end of the text."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLimits:
+    """What a step takes besides computing."""
+
+    least_s: float = 0.0
+    """It takes at least so long."""
+    between_s: float = 0.0
+    """What the program takes from the end of one to the beginning of the next."""
+
+
 class StepMeter:
     """Charges steps of a target.
 
@@ -32,7 +42,7 @@ class StepMeter:
         spread: how steps scatter.
         occupation: of the thread.
         seed: of the scatter.
-        least_s: a step takes at least so long.
+        limits: what steps take besides.
         tell: told of every step, if anybody wants to know.
     """
 
@@ -43,14 +53,14 @@ class StepMeter:
         spread: Spread,
         occupation: Occupation,
         seed: int,
-        least_s: float = 0.0,
+        limits: StepLimits = StepLimits(),
         tell: Tell | None,
     ) -> None:
         self._cost = cost
         self._spread = spread
         self._occupation = occupation
         self._seed = seed
-        self._least_s = least_s
+        self._limits = limits
         self._tell = tell
         self.times = StepTimes()
 
@@ -64,7 +74,9 @@ class StepMeter:
         work = _work(orders, fills)
         uniform = hashed(self._seed, self.times.num_steps, ()) / 2**32
         seconds = self._cost.seconds(work) * self._spread.factor(uniform)
-        step_ns = round(self._occupation.spend(max(seconds, self._least_s)) * 1e9)
+        step_ns = round(self._occupation.spend(max(seconds, self._limits.least_s)) * 1e9)
+        if orders:
+            self._occupation.spend(self._limits.between_s)
         if self._tell is not None:
             self._tell(
                 "step",

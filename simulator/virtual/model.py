@@ -19,7 +19,7 @@ from paceline.tokens import TokenId
 from simulator.cost import Spread, StepCost
 from simulator.virtual.events import Tell
 from simulator.virtual.machine import Occupation
-from simulator.virtual.metering import Fill, StepMeter
+from simulator.virtual.metering import Fill, StepLimits, StepMeter
 from simulator.virtual.target import ToyTarget
 
 NO_MEMORY = MemoryStats(reserved=0, used=0, shared=0, budget=0)
@@ -38,6 +38,8 @@ class ModelSettings:
     """Memory, in tokens of prompt and output reserved by all sessions together."""
     min_step_s: float = 0.0
     """A step takes at least so long, as `paceline cloud --min-step` has it."""
+    between_s: float = 0.0
+    """What the program takes between two steps, which is not in the time that it tells of a step."""
 
     def meter(self, occupation: Occupation, *, seed: int, tell: Tell | None = None) -> StepMeter:
         """Return what charges the steps of a model; see `StepMeter`."""
@@ -46,7 +48,7 @@ class ModelSettings:
             spread=self.spread,
             occupation=occupation,
             seed=seed,
-            least_s=self.min_step_s,
+            limits=StepLimits(least_s=self.min_step_s, between_s=self.between_s),
             tell=tell,
         )
 
