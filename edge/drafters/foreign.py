@@ -40,7 +40,7 @@ class ForeignDrafter:
     """Guesses with a model of another vocabulary.
 
     Args:
-        drafter: the model.
+        drafter: the model; from now on it knows how to say common tokens only.
         own: its tokenizer.
         target: the target's.
 
@@ -61,10 +61,12 @@ class ForeignDrafter:
             )
         self.shared = shared
         """The model's tokens that the target has too, and the target's ids of them."""
-        pairs = [*shared.items(), *stops.items()]
+        pairs = list((shared | stops).items())
         device = drafter.engine.device
         self._from = torch.tensor([token for token, _ in pairs], device=device)
         self._to = torch.tensor([token for _, token in pairs], device=device)
+        # Most of a small model's time goes into the output matrix of a large vocabulary.
+        drafter.engine.limit_output(self._from)
 
     @property
     def name(self) -> str:

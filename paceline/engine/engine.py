@@ -208,18 +208,19 @@ class Engine:
         """Drop every cached prefix that no open sequence uses."""
         self._cache.clear_prefixes()
 
-    def limit_output(self, ids: Tensor, rows: Tensor) -> None:
+    def limit_output(self, ids: Tensor, rows: Tensor | None = None) -> None:
         """From now on compute logits of some tokens only; those of all others are -inf.
 
         Args:
             ids: [W] the tokens.
-            rows: [W, hidden] their rows of the output matrix, in any floating type.
+            rows: [W, hidden] their rows of the output matrix, in any floating type; None: the model's own.
 
         Raises:
             ModelError: they do not fit the model.
         """
+        whole = self._model.get_output_embeddings()
         try:
-            head = limited(self._model.get_output_embeddings(), ids, rows)
+            head = limited(whole, ids, whole.weight[ids] if rows is None else rows)
         except ValueError as error:
             raise ModelError(f"{self.identity.name}: its partial output matrix: {error}") from error
         head.register_forward_pre_hook(self._note_head)

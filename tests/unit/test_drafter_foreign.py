@@ -187,10 +187,15 @@ def test_special_tokens_go_by_name_or_not_at_all() -> None:
 
 def _engine(words: Words, *, seed: int = 0) -> Engine:
     size = words.tokenizer.vocabulary_size
-    engine = tiny_engine(llama_config(vocab_size=size, max_position_embeddings=1024), seed=seed)
-    # A random model of bytes writes no text: it gets those tokens only that are.
-    readable = torch.tensor([token for token, data in words.bytes.items() if data.isascii()])
-    engine.limit_output(readable, engine._model.get_output_embeddings().weight[readable])
+    return tiny_engine(llama_config(vocab_size=size, max_position_embeddings=1024), seed=seed)
+
+
+def _writer(words: Words) -> Engine:
+    """A random model of bytes writes no text: this one has only those tokens that are."""
+    engine = _engine(words, seed=2)
+    engine.limit_output(
+        torch.tensor([token for token, data in words.bytes.items() if data.isascii()])
+    )
     return engine
 
 
@@ -284,7 +289,7 @@ def test_common_tokens_alone_are_guessed(pair: Any) -> None:
 )
 def test_guesses_by_text_are_what_the_model_writes(pair: Any) -> None:
     own, target = pair[0](), pair[1]()
-    model = ModelDrafter(_engine(own, seed=2), vocabulary_size=own.tokenizer.vocabulary_size)
+    model = ModelDrafter(_writer(own), vocabulary_size=own.tokenizer.vocabulary_size)
     drafter = SpokenDrafter(model, own=own, target=target)
     prompt = target.tokenizer.encode(PROMPT)
     draft = drafter.open(prompt_length=len(prompt), max_tokens=60, sampling=NOISY)
@@ -309,7 +314,7 @@ def test_guesses_by_text_are_what_the_model_writes(pair: Any) -> None:
 
 def test_what_the_target_says_otherwise_is_followed() -> None:
     own, target = byte_level(), sentence_piece()
-    model = ModelDrafter(_engine(own, seed=2), vocabulary_size=own.tokenizer.vocabulary_size)
+    model = ModelDrafter(_writer(own), vocabulary_size=own.tokenizer.vocabulary_size)
     drafter = SpokenDrafter(model, own=own, target=target)
     prompt = target.tokenizer.encode(PROMPT)
     used = drafter.open(prompt_length=len(prompt), max_tokens=60, sampling=GREEDY)
