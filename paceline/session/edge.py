@@ -1,7 +1,6 @@
 """The edge's half of a session: what is known as committed, and the tree of what was guessed."""
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
@@ -31,6 +30,7 @@ from paceline.session.events import (
     Finished,
     FromCloud,
     GiveUp,
+    Grown,
     LinkDown,
     LinkUp,
     Move,
@@ -41,9 +41,9 @@ from paceline.session.events import (
     Stop,
 )
 from paceline.session.failure import error_of
-from paceline.session.outbox import Outbox
+from paceline.session.growth import Growth, GrowthRequest
+from paceline.session.guesses import Guesses, after_commits
 from paceline.session.table import EdgeKind, EdgeState, edge_leads_to
-from paceline.session.tree import Node, root_after
 from paceline.tokens import Position, TokenId
 
 STORY_LENGTH = 16
@@ -60,9 +60,17 @@ class EdgeSession:
         request: what to generate; `output` may hold text that is already final.
         draft_length: how many tokens deep to draft beyond the committed text; 0 drafts nothing.
         window: the edge's own limit of nodes in flight; the verifier's may be lower.
+        growth: how the tree grows, for a drafter that has several guesses for a position; None: a chain.
     """
 
-    def __init__(self, *, request: Open, draft_length: int, window: int = FLOOR_WINDOW) -> None:
+    def __init__(
+        self,
+        *,
+        request: Open,
+        draft_length: int,
+        window: int = FLOOR_WINDOW,
+        growth: Growth | None = None,
+    ) -> None:
         check_reach(draft_length=draft_length, window=window)
         self.request = request
         self.draft_length = draft_length
@@ -72,8 +80,7 @@ class EdgeSession:
         self.opened: Opened | None = None
         self.counts = EdgeCounts()
         self._stop_tokens = frozenset(request.stop_tokens)
-        self._root = root_after(self.log)
-        self._outbox = Outbox()
+        self._guesses = Guesses(self.log, stops=self._stop_tokens, growth=growth)
         self._weights = request.weights_fingerprint
         self._acknowledged = self.length
         self._attempt = 0
@@ -97,7 +104,7 @@ class EdgeSession:
     @property
     def window_used(self) -> int:
         """Names in flight, as this side counts them."""
-        return self._outbox.used
+        return self._guesses.used
 
     @property
     def is_over(self) -> bool:
@@ -110,19 +117,26 @@ class EdgeSession:
 
         None as well after `NothingToDraft`, until a commit changes the text.
         """
-        room = min(self.window, self._limit) - self._outbox.num_live
         depth = self._useful_depth
-        if self.is_over or self._no_guess or min(room, depth) < 1:
+        if self.is_over or self._no_guess or min(self._space, depth) < 1:
             return None
-        path: list[TokenId] = []
-        node = self._root
-        while node.children:
-            node = next(reversed(node.children.values()))  # the newest guess
-            path.append(node.token)
-        limit = min(depth - len(path), room)
+        path = self._guesses.newest_path()
+        limit = min(depth - len(path), self._space)
         if limit < 1 or (path and path[-1] in self._stop_tokens):
             return None
-        return DraftRequest(position=self.length, path=tuple(path), limit=limit)
+        return DraftRequest(position=self.length, path=path, limit=limit)
+
+    @property
+    def growth_request(self) -> GrowthRequest | None:
+        """From where to go on with a tree, or None while nothing is worth it. Answer with `Grown`."""
+        if self.is_over or self._no_guess or self._space < 1:
+            return None
+        return self._guesses.request(position=self.length, deepest=self._useful_depth)
+
+    @property
+    def _space(self) -> int:
+        """Guesses that may join the tree."""
+        return min(self.window, self._limit) - self._guesses.num_live
 
     @property
     def _useful_depth(self) -> int:
@@ -139,7 +153,10 @@ class EdgeSession:
     @property
     def _idle(self) -> bool:
         """Nothing is offered, and nothing will be before the next commit: the verifier must not wait."""
-        return self._no_guess or (self._useful_depth < 1 and not self._root.children)
+        guesses = self._guesses
+        return (
+            self._no_guess or guesses.is_closed or (self._useful_depth < 1 and not guesses.has_any)
+        )
 
     # --- events
 
@@ -171,6 +188,8 @@ class EdgeSession:
                 return self._from_cloud(event.message)
             case Drafted():
                 return self._drafted(event)
+            case Grown():
+                return self._grown(event)
             case NothingToDraft():
                 return self._nothing_to_draft(event)
             case Steer():
@@ -195,7 +214,7 @@ class EdgeSession:
         if self.is_over:
             return ()
         self._weights = self._weights or event.weights_fingerprint
-        self._outbox.restart(self._root)
+        self._guesses.restart()
         self._limit = FLOOR_WINDOW
         self._acknowledged = self.length
         self._idle_sent = False
@@ -247,7 +266,10 @@ class EdgeSession:
         skip = known - commit.position
         check_commit(commit, request=self.request, log=self.log)
         for token in commit.tokens[skip:]:
-            self._commit(token)
+            self.log.append(token)
+            self.counts.unsent += self._guesses.commit(token)
+            self._no_guess = False
+        self._guesses.promote(self._space)
         self.counts.add(commit)
         news = replace(
             commit,
@@ -264,17 +286,6 @@ class EdgeSession:
                 Finished(reason=commit.finish),
             )
         return (*deliver, *self._flush())
-
-    def _commit(self, token: TokenId) -> None:
-        self.log.append(token)
-        self._root, dropped = self._root.advance(token)
-        # Every message from here on acknowledges this, so its name is free as well.
-        self._outbox.settle(self._root)
-        self._drop(dropped)
-        self._no_guess = False
-
-    def _drop(self, nodes: Iterable[Node]) -> None:
-        self.counts.unsent += sum(1 for node in nodes if not self._outbox.settle(node))
 
     def _on_failure(self, failure: Failure) -> tuple[EdgeEffect, ...]:
         error = error_of(failure)
@@ -295,28 +306,26 @@ class EdgeSession:
     # --- the drafter speaks
 
     def _drafted(self, event: Drafted) -> tuple[EdgeEffect, ...]:
-        if event.position > self.length:
-            raise LocalProtocolError(
-                f"drafted.position: got {event.position}, the committed text has {self.length}"
-            )
+        tokens = after_commits(self.log, event.position, event.tokens)
         self._go(EdgeKind.DRAFTED)
         if self.is_over:
             return ()
-        skip = self.length - event.position
-        if (
-            tuple(self.log[event.position : event.position + len(event.tokens)])
-            != event.tokens[:skip]
-        ):
+        if tokens is None:
             self.counts.unsent += len(event.tokens)
             return ()  # a commit overtook the drafter
-        node = self._root
-        for token in event.tokens[skip:]:
-            is_new = token not in node.children
-            node = node.grow(token)
-            if is_new:
-                self._outbox.add(node)
-            if token in self._stop_tokens:
-                break  # the text would end here
+        self._guesses.hang(tokens)
+        return self._flush()
+
+    def _grown(self, event: Grown) -> tuple[EdgeEffect, ...]:
+        skip = self.length - event.position
+        paths = [after_commits(self.log, event.position, leaf.path) for leaf in event.leaves]
+        self._go(EdgeKind.DRAFTED)
+        if self.is_over:
+            return ()
+        for leaf, path in zip(event.leaves, paths, strict=True):
+            if path is None or len(leaf.path) < skip or not self._guesses.grow(path, leaf.guesses):
+                self.counts.unsent += len(leaf.guesses)
+        self._guesses.promote(self._space)
         return self._flush()
 
     def _nothing_to_draft(self, event: NothingToDraft) -> tuple[EdgeEffect, ...]:
@@ -362,12 +371,12 @@ class EdgeSession:
     @property
     def _room(self) -> int:
         """Waiting guesses that the window allows to send now."""
-        free = min(self.window, self._limit) - self._outbox.used
-        return min(free, self._outbox.num_waiting)
+        free = min(self.window, self._limit) - self._guesses.used
+        return min(free, self._guesses.num_waiting)
 
     def _propose(self, most: int) -> Send:
         """Make the message that offers the next `most` guesses and acknowledges everything known."""
-        tokens, parents = self._outbox.take(most, self._root)
+        tokens, parents = self._guesses.take(most)
         self.counts.drafted += len(tokens)
         self._acknowledged = self.length
         self._idle_sent = self._idle

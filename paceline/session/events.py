@@ -12,6 +12,7 @@ from paceline.messages import (
     Proposal,
     TokenLogprobs,
 )
+from paceline.session.growth import GrownLeaf
 from paceline.tokens import Position, TokenId
 
 # --- edge: events
@@ -54,6 +55,16 @@ class Drafted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    """The drafter has guesses after some leaves of the tree, or after none of them."""
+
+    position: Position
+    """Length of the committed text where the paths begin; at most what it is now."""
+
+    leaves: tuple[GrownLeaf, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NothingToDraft:
     """The drafter has no guess for the text as it stands."""
 
@@ -90,7 +101,7 @@ class GiveUp:
     error: PacelineError
 
 
-EdgeEvent = LinkUp | LinkDown | FromCloud | Drafted | NothingToDraft | Steer | Stop | GiveUp
+EdgeEvent = LinkUp | LinkDown | FromCloud | Drafted | Grown | NothingToDraft | Steer | Stop | GiveUp
 
 # --- edge: effects
 

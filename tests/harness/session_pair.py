@@ -32,6 +32,7 @@ from paceline.session.events import (
     NothingToDraft,
     Send,
 )
+from paceline.session.growth import Growth
 from paceline.session.table import CloudState
 from paceline.tokens import TokenId
 
@@ -48,9 +49,12 @@ class SessionPair:
         draft_length: int = 8,
         window: int = 64,
         num_verifiers: int = 1,
+        growth: Growth | None = None,
     ) -> None:
         self.target = target or ToyTarget()
-        self.edge = EdgeSession(request=request, draft_length=draft_length, window=window)
+        self.edge = EdgeSession(
+            request=request, draft_length=draft_length, window=window, growth=growth
+        )
         self.verifiers = [
             ToyVerifier(number=number, target=self.target, limits=limits)
             for number in range(num_verifiers)

@@ -14,9 +14,11 @@ from harness.session_pair import SessionPair
 from harness.toy import ToyDrafter, ToyTarget
 from harness.toy_verifier import SMALL_LIMITS, Stream, UnderWay, toy_request
 
+from paceline.drafter import Guess
 from paceline.errors import FencedError, SessionLostError
 from paceline.messages import Open, Proposal, Resume
-from paceline.session.events import Drafted, NothingToDraft, Steer
+from paceline.session.events import Drafted, Grown, NothingToDraft, Steer
+from paceline.session.growth import GrownLeaf, Growth, GrowthRequest, path_to
 from paceline.session.table import CloudState, EdgeState
 from paceline.tokens import Position, TokenId
 
@@ -37,6 +39,8 @@ WEIGHTS = {
     "draft_path": 3,
     "draft_ahead": 6,
     "draft_old": 1,
+    "ask": 6,
+    "grow": 6,
     "no_guess": 1,
     "steer": 1,
     "settle": 1,
@@ -69,11 +73,20 @@ class World:
             draft_length=self.one_of([0, 1, 4, 20, 100]),
             window=self.one_of([1, 2, 5, 64, 100]),
             num_verifiers=2,
+            growth=self._growth() if choose(2) else None,
         )
+        self._asked: list[GrowthRequest] = []
         self.expected = self.pair.expected
         self.oracles: dict[int, SessionOracle] = {}
         self.steps: list[UnderWay] = []
         self._used_when_steered = 0
+
+    def _growth(self) -> Growth:
+        return Growth(
+            width=self.one_of([1, 2, 4]),
+            leaves=self.one_of([1, 3]),
+            floor=self.one_of([0.001, 0.1, 0.6]),
+        )
 
     def one_of(self, options: list[_T]) -> _T:
         return options[self.choose(len(options))]
@@ -104,6 +117,8 @@ class World:
             "begin_step": bool(self._may_step()),
             "end_step": bool(self.steps),
             "draft_ahead": pair.edge.draft_request is not None,
+            "ask": pair.edge.growth_request is not None,
+            "grow": bool(self._asked),
         }
         return conditions.get(name, True)
 
@@ -247,6 +262,36 @@ class World:
         text = (*self.pair.edge.log, *wanted.path)
         self.pair.draft((*wanted.path, *drafter.chain(text, wanted.limit)))
 
+    def ask(self) -> None:
+        """A tree drafter begins; the text may go on before it answers."""
+        wanted = self.pair.edge.growth_request
+        assert wanted is not None
+        assert len(set(wanted.paths)) == len(wanted.paths)
+        paths = {path_to(node) for node in self.pair.edge._guesses._root.below()}
+        assert paths | {()} >= set(wanted.paths)
+        self._asked = [*self._asked[-2:], wanted]
+
+    def grow(self) -> None:
+        """A tree drafter answers about the text that it was asked about, which may be older."""
+        asked = self._asked.pop(self.choose(len(self._asked)))
+        text = self.pair.edge.log[: asked.position]
+        leaves = []
+        for path in asked.paths:
+            right = self.target.draw([*text, *path])
+            tokens = [
+                TokenId((right + k) % self.target.vocabulary_size) for k in range(asked.width)
+            ]
+            first = self.choose(len(tokens))  # where the right one stands
+            tokens[0], tokens[first] = tokens[first], tokens[0]
+            chances = [0.5 + self.choose(2) * 0.4, *(0.05 for _ in tokens[1:])]
+            guesses = tuple(
+                Guess(token=token, chance=chance)
+                for token, chance in zip(tokens, chances, strict=True)
+            )
+            leaves.append(GrownLeaf(path=path, guesses=guesses[: self.choose(len(guesses) + 1)]))
+        self.pair.happens(Grown(position=asked.position, leaves=tuple(leaves)))
+        self.seen["grown"] += 1
+
     def draft_old(self) -> None:
         """A drafter answers about a text that has grown meanwhile."""
         position = max(0, self.pair.edge.length - self.choose(5))
@@ -277,8 +322,8 @@ class World:
                 assert tuple(session.output) == self.expected[: len(session.output)]
         if self.pair.session is not None:
             assert edge.log == self.pair.session.log[: edge.length]
-        nodes = list(edge._root.below())
-        assert edge._outbox.num_live == len(nodes)
+        nodes = list(edge._guesses._root.below())
+        assert edge._guesses.num_live == len(nodes)
         assert edge.window_used == sum(len(node.names) for node in nodes)
         # What was sent before the window shrank cannot be unsent; nothing is added to it.
         assert edge.window_used <= min(max(edge.window, self._used_when_steered), edge._limit)

@@ -1,0 +1,140 @@
+"""The edge's guesses: the tree, which of it was sent under which number, and where it may grow."""
+
+from collections.abc import Iterable, Sequence
+
+from paceline.drafter import Guess
+from paceline.errors import LocalProtocolError
+from paceline.session.growth import Frontier, Growth, GrowthRequest, path_to
+from paceline.session.outbox import Outbox
+from paceline.session.tree import Node, root_after
+from paceline.tokens import Position, TokenId
+
+
+class Guesses:
+    """What hangs off the committed text.
+
+    Args:
+        log: the committed text.
+        stops: no guess comes after one of these tokens: the text would end there.
+        growth: how a tree grows; None for a chain.
+    """
+
+    def __init__(
+        self, log: list[TokenId], *, stops: frozenset[TokenId], growth: Growth | None
+    ) -> None:
+        self.growth = growth
+        self._stops = stops
+        self._root = root_after(log)
+        self._outbox = Outbox()
+        self._frontier = Frontier(self._root) if growth is not None else None
+
+    @property
+    def used(self) -> int:
+        """Names in flight."""
+        return self._outbox.used
+
+    @property
+    def num_live(self) -> int:
+        """Nodes below the committed text, sent or waiting to be."""
+        return self._outbox.num_live
+
+    @property
+    def num_waiting(self) -> int:
+        """Nodes that were not sent on this stream."""
+        return self._outbox.num_waiting
+
+    @property
+    def has_any(self) -> bool:
+        """Something hangs off the committed text."""
+        return bool(self._root.children)
+
+    @property
+    def is_closed(self) -> bool:
+        """Nothing hangs off the committed text, and nothing will before the next commit."""
+        return self._frontier is not None and self._frontier.is_closed and not self.has_any
+
+    def newest_path(self) -> tuple[TokenId, ...]:
+        """Return the guesses down to the newest one."""
+        path: list[TokenId] = []
+        node = self._root
+        while node.children:
+            node = next(reversed(node.children.values()))
+            path.append(node.token)
+        return tuple(path)
+
+    def request(self, *, position: Position, deepest: int) -> GrowthRequest | None:
+        """Return from which leaves to go on, None if there are none.
+
+        Args:
+            position: length of the committed text.
+            deepest: no guess is wanted further below it.
+        """
+        if self._frontier is None or self.growth is None:
+            return None
+        nodes = self._frontier.best(self.growth.leaves, deepest=deepest, stops=self._stops)
+        paths = tuple(path_to(node) for node in nodes)
+        if not paths:
+            return None
+        return GrowthRequest(position=position, paths=paths, width=self.growth.width)
+
+    def hang(self, tokens: Iterable[TokenId]) -> None:
+        """Add a chain below the committed text; what is there already merges."""
+        node = self._root
+        for token in tokens:
+            is_new = token not in node.children
+            node = node.grow(token)
+            if is_new:
+                self._outbox.add(node)
+            if token in self._stops:
+                break
+
+    def grow(self, path: Sequence[TokenId], guesses: Iterable[Guess]) -> bool:
+        """Note the guesses after a leaf; return whether it is still there."""
+        node: Node | None = self._root
+        for token in path:
+            node = node.children.get(token) if node is not None else None
+        return (
+            node is not None
+            and self._frontier is not None
+            and self._frontier.grown(node, guesses)
+        )
+
+    def promote(self, most: int) -> None:
+        """Take the likeliest guesses that wait into the tree, at most `most`, as far as they are likely enough."""
+        if self._frontier is not None and self.growth is not None:
+            for node in self._frontier.promoted(most, floor=self.growth.floor):
+                self._outbox.add(node)
+
+    def commit(self, token: TokenId) -> int:
+        """The text goes on with `token`; return how many guesses were contradicted before they were sent."""
+        self._root, dropped = self._root.advance(token)
+        if self._frontier is not None:
+            self._frontier.advance(self._root, dropped)
+        # Every message from here on acknowledges this, so its name is free as well.
+        self._outbox.settle(self._root)
+        return sum(1 for node in dropped if not self._outbox.settle(node))
+
+    def restart(self) -> None:
+        """Everything is to be sent again, on another stream."""
+        self._outbox.restart(self._root)
+
+    def take(self, most: int) -> tuple[tuple[TokenId, ...], tuple[int, ...]]:
+        """Number at most `most` guesses that were not sent; return the tokens and parents of their proposal."""
+        return self._outbox.take(most, self._root)
+
+
+def after_commits(
+    log: Sequence[TokenId], position: Position, tokens: tuple[TokenId, ...]
+) -> tuple[TokenId, ...] | None:
+    """Return what is still a guess of `tokens` from `position` on, or None if the text went on otherwise.
+
+    Raises:
+        LocalProtocolError: they begin beyond the text.
+    """
+    if position > len(log):
+        raise LocalProtocolError(
+            f"drafted.position: got {position}, the committed text has {len(log)}"
+        )
+    skip = len(log) - position
+    committed = tuple(log[position : position + len(tokens)])
+    return tokens[skip:] if committed == tokens[:skip] else None
