@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from paceline.errors import ConfigError
+from paceline.errors import ConfigError, PacelineError
 from simulator.testing.marker import MARKER, Description, Mark, Time, described
 from simulator.testing.scene import Scene, World, told_scene
 
@@ -36,14 +36,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, and settle the seed: workers of pytest-xdist are handed the option as it is then."""
+    """Make the marker known, and settle the seed."""
     config.addinivalue_line(
         "markers",
         f'{MARKER}(network, *, time="virtual", seed=0, **keys): the network of the fixtures world, pair and link, '
         'for example "lte" or rtt="80ms", loss=0.01',
     )
-    wanted = config.getoption("network_seed")
-    if wanted == RANDOM:
+    # A worker of pytest-xdist reads the command line again, and must not draw for itself.
+    told: dict[str, str] = getattr(config, "workerinput", {})
+    wanted = told.get(CASE) or config.getoption("network_seed")
+    if CASE in told:
+        config.option.network_seed = wanted
+    elif wanted == RANDOM:
         import secrets  # noqa: PLC0415 - hashes and base64 with it
 
         config.option.network_seed = str(secrets.randbits(31))
@@ -51,6 +55,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"{OPTION}: got {wanted!r}, expected a whole number from 0 on, or {RANDOM}"
         )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed to a worker of pytest-xdist."""
+    seed = node.config.getoption("network_seed")
+    if seed is not None:
+        node.workerinput[CASE] = seed
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -123,7 +135,10 @@ def world(paceline_network: Scene) -> Callable[..., World]:
 @pytest.fixture
 def pair(paceline_network: Scene) -> World:
     """One edge and one verifier, with the marked network between them."""
-    return paceline_network.world()
+    try:
+        return paceline_network.world()
+    except PacelineError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -158,12 +158,12 @@ class RealWorld:
         self._timers.after(seconds(delay), action)
 
     def target_text(self, prompt: str, *, max_tokens: int = DEFAULT_TOKENS) -> str:
-        """Return what the target says by itself: one more edge asks the first verifier, without drafts or a link."""
+        """Return what the target says by itself: one more edge asks a verifier, without drafts and without a link."""
         if self._plain is None:
-            arguments = (*self._model_arguments(), "--draft", "none")
+            clouds = [one.address for one in self.verifiers]
             process = self._process(
                 "plain edge",
-                ("edge", *arguments, "--cloud", self.verifier.address),
+                ("edge", *self._model_arguments(), "--draft", "none", *_each("--cloud", clouds)),
                 folder=self._processes[0].settings.folder,
             )
             process.start()
@@ -198,7 +198,7 @@ class RealWorld:
         length = () if self._draft_length is None else ("--draft-length", str(self._draft_length))
         return (
             *("edge", *self._model_arguments(), "--draft", self._draft, *length),
-            *(argument for cloud in clouds for argument in ("--cloud", cloud)),
+            *_each("--cloud", clouds),
         )
 
     def _model_arguments(self) -> tuple[str, ...]:
@@ -206,3 +206,8 @@ class RealWorld:
         # All programs compute at the same time; tiny tensors gain nothing from a second thread.
         threads = max(1, (os.cpu_count() or 1) // (self._num_edges + self._num_verifiers))
         return ("--target", self._target, "--threads", str(threads))
+
+
+def _each(option: str, values: Sequence[str]) -> tuple[str, ...]:
+    """Return an option once for each value."""
+    return tuple(word for value in values for word in (option, value))

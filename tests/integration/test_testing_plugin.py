@@ -112,6 +112,28 @@ def test_a_seed_that_is_none_is_refused(project: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(["*--network-seed: got 'lucky', expected a whole number*"])
 
 
+def test_workers_of_xdist_are_handed_the_seed_that_was_drawn(project: pytest.Pytester) -> None:
+    # What pytest-xdist does: its hook on the one side, `workerinput` on the other, and the command line on both.
+    project.makeconftest("""
+        import types
+        import pytest
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_configure(config):
+            node = types.SimpleNamespace(config=config, workerinput={})
+            (plugin,) = (one for name, one in config.pluginmanager.list_name_plugin() if name == "paceline")
+            plugin.pytest_configure_node(node)
+            drawn = config.getoption("network_seed")
+            config.workerinput = node.workerinput
+            config.option.network_seed = "random"
+            plugin.pytest_configure(config)
+            assert config.getoption("network_seed") == drawn != "random"
+            del config.workerinput
+    """)
+    project.makepyfile("def test_seed(pair): assert pair.seed < 2**31")
+    project.runpytest_inprocess("--network-seed", "random").assert_outcomes(passed=1)
+
+
 def test_one_body_runs_in_both_times(project: pytest.Pytester) -> None:
     project.makepyfile("""
         import pytest
