@@ -152,14 +152,19 @@ class _Builder:
                 if down.verify
             ]
         ends = [self._s(step.end_s) for step in steps]
-        answered = {self._last_before(down, ends) for down in self._downs if down.verify}
+        answered = [self._last_before(down, ends) for down in self._downs if down.verify]
         spans = [
             Span(
                 lane=Lane.VERIFY,
                 begin_s=self._s(step.at_s),
                 end_s=ends[place],
-                # A step may prefill the prompt of one session and verify another.
-                name="prefill" if step.num_prefill_rows and place not in answered else "verify",
+                # The first token comes from the step that reads the end of the prompt; a later step may read other
+                # sessions' prompts.
+                name=(
+                    "prefill"
+                    if place in answered[:1] or (step.num_prefill_rows and place not in answered)
+                    else "verify"
+                ),
                 details=(("rows", step.num_rows), ("prefill_rows", step.num_prefill_rows)),
             )
             for place, step in enumerate(steps)

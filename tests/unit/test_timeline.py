@@ -97,7 +97,7 @@ def test_lanes_have_what_the_edge_knows_and_halves_of_the_round_trip() -> None:
     ]
     # Each step ends when its commit leaves, half a round trip before it comes.
     assert spans(timeline, Lane.VERIFY) == [
-        ("verify", 60, 90),
+        ("prefill", 60, 90),
         ("verify", 95, 125),
         ("verify", 130, 160),
     ]

@@ -164,7 +164,7 @@ def both(network: str) -> tuple[Timeline, Timeline]:
 def test_over_an_even_link_an_edge_infers_what_truly_happened() -> None:
     known, true = both("rtt=80ms")
     assert _shown(known) == _shown(true)
-    steps = [_times(timeline, Lane.VERIFY, skip="prefill") for timeline in (known, true)]
+    steps = [_times(timeline, Lane.VERIFY) for timeline in (known, true)]
     for inferred, happened in zip(*steps, strict=True):
         assert inferred == pytest.approx(happened, abs=1e-6)
     ups = [_times(timeline, Lane.UPLINK) for timeline in (known, true)]
@@ -178,18 +178,14 @@ def test_over_an_uneven_link_the_inference_is_wrong_by_half_the_difference_and_s
     shifts = [
         happened[1] - inferred[1]
         for inferred, happened in zip(
-            _times(known, Lane.VERIFY), _times(true, Lane.VERIFY, skip="prefill"), strict=True
+            _times(known, Lane.VERIFY), _times(true, Lane.VERIFY), strict=True
         )
     ]
     assert shifts == pytest.approx([0.020] * len(shifts), abs=1e-6)
 
 
-def _times(timeline: Timeline, lane: Lane, *, skip: str = "") -> list[tuple[float, float]]:
-    return [
-        (span.begin_s, span.end_s)
-        for span in timeline.spans
-        if span.lane is lane and span.name != skip
-    ]
+def _times(timeline: Timeline, lane: Lane) -> list[tuple[float, float]]:
+    return [(span.begin_s, span.end_s) for span in timeline.spans if span.lane is lane]
 
 
 def _shown(timeline: Timeline) -> list[object]:
