@@ -8,7 +8,7 @@ the same to it.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
@@ -70,6 +70,26 @@ class ScoringDraft(Draft, Protocol):
             text: as in `extend`.
             limit: as in `extend`.
             num_guessed: as in `extend`.
+
+        Raises:
+            ModelError: as in `extend`.
+        """
+        ...
+
+
+@runtime_checkable
+class TreeDraft(Draft, Protocol):
+    """A draft that has several guesses for one position, at several places of a tree at once."""
+
+    def branch(
+        self, text: Sequence[TokenId], paths: Sequence[Sequence[TokenId]], *, width: int
+    ) -> tuple[tuple[Guess, ...], ...]:
+        """Return for each path at most `width` guesses after it, the likeliest first; they exclude each other.
+
+        Args:
+            text: the committed text. It may differ from the last call's in its end.
+            paths: guesses that hang off it, each down to a leaf; () is the end of the text itself.
+            width: at least 1.
 
         Raises:
             ModelError: as in `extend`.

@@ -8,7 +8,7 @@ from math import exp
 from torch import Tensor
 
 from paceline.drafter import Guess
-from paceline.sampling.coupled import Sampler
+from paceline.sampling.coupled import Ranking, Sampler
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import Position, TokenId
 
@@ -41,14 +41,31 @@ class Drawing:
         Raises:
             ModelError: the logits are not finite.
         """
+        ranking = self._ranking(logits, text, k=1)
+        return Guess(token=ranking.tokens[0], chance=_chance(ranking.margin))
+
+    def ranked(self, logits: Tensor, text: Sequence[TokenId], *, width: int) -> tuple[Guess, ...]:
+        """Return the `width` likeliest tokens after a text, given logits [V]; a chance is a share among them and one more.
+
+        Raises:
+            ModelError: the logits are not finite.
+        """
+        ranking = self._ranking(logits, text, k=width + 1)
+        peak = max(ranking.scores)
+        weights = [exp(score - peak) for score in ranking.scores]
+        return tuple(
+            Guess(token=token, chance=weight / sum(weights))
+            for token, weight in zip(ranking.tokens[:width], weights, strict=False)
+        )
+
+    def _ranking(self, logits: Tensor, text: Sequence[TokenId], *, k: int) -> Ranking:
         if self._sampler is None:
             self._sampler = Sampler(
                 self._sampling, vocabulary_size=self._vocabulary_size, device=logits.device
             )
         # All output goes in as the row's path: what is committed differs from call to call.
         path = tuple(text[self._prompt_length :]) if self._has_penalties else ()
-        ranking = self._sampler.rank(logits, position=Position(len(text)), k=1, path=path)
-        return Guess(token=ranking.tokens[0], chance=_chance(ranking.margin))
+        return self._sampler.rank(logits, position=Position(len(text)), k=k, path=path)
 
 
 def _chance(margin: float) -> float:

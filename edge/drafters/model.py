@@ -76,8 +76,10 @@ class ModelDraft:
         max_tokens: int,
         sampling: SamplingSettings,
         vocabulary_size: int,
+        max_pending: int = 0,
     ) -> None:
         self._engine = engine
+        self._max_pending = max_pending
         self._prompt_length = prompt_length
         self._end = prompt_length + max_tokens
         self._max_length = min(self._end, engine.identity.context_length)
@@ -92,7 +94,7 @@ class ModelDraft:
         """See `Draft`: compute at most PREFILL_ROWS tokens of `text`, the last one never."""
         if not self.can_draft(text):
             return False
-        with _as_model_errors():
+        with as_model_errors():
             return self._advance(text)
 
     def extend(
@@ -109,7 +111,7 @@ class ModelDraft:
         tokens, guesses = list(text), []
         for _ in range(min(limit, self.room(text))):
             logits = self.logits(tokens)
-            with _as_model_errors():
+            with as_model_errors():
                 guess = self.drawn(logits, tokens)
             tokens.append(guess.token)
             guesses.append(guess)
@@ -141,7 +143,7 @@ class ModelDraft:
             ModelError: the model failed.
         """
         first = len(text) - count
-        with _as_model_errors():
+        with as_model_errors():
             while self._advance(text[: first + 1]):
                 pass
             self._go_back(text, first)
@@ -179,7 +181,7 @@ class ModelDraft:
         # may share with others, it does not take back.
         prompt = tuple(text[: self._prompt_length - 1])
         self._sequence = self._engine.open(
-            max_length=self._max_length, max_pending=0, prompt=prompt, tenant=TENANT
+            max_length=self._max_length, max_pending=self._max_pending, prompt=prompt, tenant=TENANT
         )
         self._known = list(prompt[: self._sequence.length])
         return self._sequence
@@ -202,8 +204,8 @@ class ModelDraft:
 
 
 @contextmanager
-def _as_model_errors() -> Iterator[None]:
-    """The verifier does without our drafts; all that can go wrong here is told as one kind of error."""
+def as_model_errors() -> Iterator[None]:
+    """Turn what a model raises into a ModelError. The verifier does without our drafts; all that can go wrong here is told as one kind of error."""
     try:
         yield
     except (OverloadedError, InvalidRequestError) as error:

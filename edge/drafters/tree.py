@@ -1,0 +1,228 @@
+"""A causal language model as a drafter of trees: several guesses for a position, several leaves in one forward pass.
+
+The rows of live guesses stay in the engine's cache as pending rows and see their ancestors only, so a leaf costs one row however
+deep it hangs. A commit makes the rows of the committed guesses final and keeps those below them.
+
+Tree attention: Miao et al., "SpecInfer" (arXiv 2305.09781), section 4.2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from edge.drafters.model import ModelDraft, ModelDrafter, as_model_errors
+from paceline.control.node_scores import NodeScores
+from paceline.drafter import Guess
+from paceline.engine.engine import Engine
+from paceline.engine.rows import COMMITTED_END, RowGroup
+from paceline.engine.sequence import CacheSequence
+from paceline.sampling.settings import SamplingSettings
+from paceline.tokens import TokenId
+
+MAX_PENDING = 768
+"""Most rows of guesses in the cache: the largest window, and what was contradicted and is not dropped yet."""
+
+LONGEST_TAIL = 64
+"""A text that went on by more than this without us is computed in pieces, as a prompt is."""
+
+
+class TreeDrafter(ModelDrafter):
+    """Guesses trees with a model. Chances are corrected by what became of earlier guesses of the same rank.
+
+    Args:
+        engine: the model.
+        vocabulary_size: ids of the tokenizer, as the verifier counts them.
+    """
+
+    def __init__(self, engine: Engine, *, vocabulary_size: int) -> None:
+        super().__init__(engine, vocabulary_size=vocabulary_size)
+        self._scores = {is_greedy: NodeScores() for is_greedy in (True, False)}
+
+    def open(
+        self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings
+    ) -> "TreeModelDraft":
+        """See `Drafter`."""
+        return TreeModelDraft(
+            self._engine,
+            prompt_length=prompt_length,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            vocabulary_size=self._vocabulary_size,
+            scores=self._scores[sampling.is_greedy],
+        )
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows for one forward pass, and where every guess has its own."""
+
+    index: dict[tuple[int, TokenId], int]
+    """Pending index by parent and token."""
+    base: int
+    tokens: list[TokenId] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+
+    def add(self, parent: int, token: TokenId) -> int:
+        self.tokens.append(token)
+        self.parents.append(parent)
+        self.index[parent, token] = row = self.base + len(self.tokens) - 1
+        return row
+
+    def add_leaf(self, path: Sequence[TokenId]) -> int:
+        """Add a row for the last token of a path and for what is missing above it; return its pending index."""
+        parent = COMMITTED_END
+        for token in path[:-1]:
+            known = self.index.get((parent, token))
+            parent = self.add(parent, token) if known is None else known
+        return self.add(parent, path[-1])
+
+
+class TreeModelDraft(ModelDraft):
+    """One generation. Made by `TreeDrafter.open`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        prompt_length: int,
+        max_tokens: int,
+        sampling: SamplingSettings,
+        vocabulary_size: int,
+        scores: NodeScores,
+    ) -> None:
+        super().__init__(
+            engine,
+            prompt_length=prompt_length,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            vocabulary_size=vocabulary_size,
+            max_pending=MAX_PENDING,
+        )
+        self._scores = scores
+        self._judge = _Judge(scores)
+
+    def branch(
+        self, text: Sequence[TokenId], paths: Sequence[Sequence[TokenId]], *, width: int
+    ) -> tuple[tuple[Guess, ...], ...]:
+        """See `TreeDraft`. Nothing comes after a text longer than the model's context, or with tokens it does not know."""
+        self._judge.judge(text)
+        usable = [path for path in paths if self.room((*text, *path))]
+        if not usable:
+            return tuple(() for _ in paths)
+        with as_model_errors():
+            self._settle(text)
+            sequence = self._sequence
+            assert sequence is not None, "settled"
+            rows, leaves = self._rows(sequence, text, usable)
+            group = RowGroup(sequence=sequence, tokens=rows.tokens, parents=rows.parents)
+            logits = self._engine.forward([group]).of(0)
+            found = {}
+            for path, leaf in zip(usable, leaves, strict=True):
+                place = (*text, *path)
+                guesses = self._drawing.ranked(logits[leaf - rows.base], place, width=width)
+                self._judge.note(_Made(length=len(text), path=tuple(path), guesses=guesses))
+                found[tuple(path)] = self._calibrated(guesses)
+        return tuple(found.get(tuple(path), ()) for path in paths)
+
+    def _calibrated(self, guesses: Sequence[Guess]) -> tuple[Guess, ...]:
+        return tuple(
+            Guess(token=guess.token, chance=self._scores.chance(guess.chance, rank=rank))
+            for rank, guess in enumerate(guesses, start=1)
+        )
+
+    def _settle(self, text: Sequence[TokenId]) -> None:
+        """Let the cache hold the text but for a tail of a few tokens, and only rows that the text does not contradict."""
+        sequence = self._sequence
+        if sequence is not None and sequence.num_pending:
+            if len(self._known) < len(text) and list(text[: len(self._known)]) == self._known:
+                self._commit(sequence, text)
+            else:
+                self._drop_pending(sequence)
+        if (
+            sequence is None
+            or sequence.length < len(sequence.prompt)
+            or len(text) - len(self._known) > LONGEST_TAIL
+            or list(text[: len(self._known)]) != self._known
+            or len(self._known) >= len(text)
+        ):
+            if sequence is not None:
+                self._drop_pending(sequence)
+            while self._advance(text):
+                pass
+
+    def _commit(self, sequence: CacheSequence, text: Sequence[TokenId]) -> None:
+        """Make the rows of what was committed final, all but that of the last token: it stays for what comes after it."""
+        index = _index(sequence)
+        path: list[int] = []
+        end = COMMITTED_END
+        for token in text[len(self._known) : -1]:
+            row = index.get((end, token))
+            if row is None:
+                break
+            path.append(row)
+            end = row
+        keep: list[int] = []
+        if len(self._known) + len(path) == len(text) - 1:
+            alive = {index[end, text[-1]]} if (end, text[-1]) in index else set()
+            for row, pending in enumerate(sequence.pending):
+                if row in alive or pending.parent in alive:
+                    alive.add(row)
+                    keep.append(row)
+        self._engine.commit(sequence, path, keep)
+        self._known.extend(text[len(self._known) : len(self._known) + len(path)])
+
+    def _rows(
+        self, sequence: CacheSequence, text: Sequence[TokenId], paths: Sequence[Sequence[TokenId]]
+    ) -> tuple[_Rows, list[int]]:
+        """Return the rows to run, and the pending index of each path's last."""
+        tail = tuple(text[len(self._known) :])
+        rows = _Rows(index=_index(sequence), base=sequence.num_pending)
+        leaves = [rows.add_leaf((*tail, *path)) for path in paths]
+        if rows.base + len(rows.tokens) > MAX_PENDING:
+            self._drop_pending(sequence)
+            rows = _Rows(index={}, base=0)
+            leaves = [rows.add_leaf((*tail, *path)) for path in paths]
+        return rows, leaves
+
+    def _drop_pending(self, sequence: CacheSequence) -> None:
+        if sequence.num_pending:
+            self._engine.rollback(sequence, len(self._known))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """Guesses that are not judged yet, with the draft's own confidence."""
+
+    length: int
+    """Of the text that was committed when they were made."""
+    path: tuple[TokenId, ...]
+    guesses: tuple[Guess, ...]
+
+
+class _Judge:
+    """Learns from guesses once the text has gone on where they were made.
+
+    Args:
+        scores: learn here.
+    """
+
+    def __init__(self, scores: NodeScores) -> None:
+        self._scores = scores
+        self._made: dict[int, list[_Made]] = {}
+        """By the position that they are guesses for."""
+
+    def note(self, made: _Made) -> None:
+        """Remember guesses."""
+        self._made.setdefault(made.length + len(made.path), []).append(made)
+
+    def judge(self, text: Sequence[TokenId]) -> None:
+        """Learn from all that a committed text decides."""
+        for position in [at for at in self._made if at < len(text)]:
+            for made in self._made.pop(position):
+                if tuple(text[made.length : position]) == made.path:
+                    for rank, guess in enumerate(made.guesses, start=1):
+                        right = guess.token == text[position]
+                        self._scores.observe(guess.chance, rank=rank, accepted=right)
+
+
+def _index(sequence: CacheSequence) -> dict[tuple[int, TokenId], int]:
+    return {(row.parent, row.token): number for number, row in enumerate(sequence.pending)}
