@@ -12,7 +12,8 @@ import torch
 from edge.control import Pilot, control_plane
 from edge.control_options import ControlSettings
 from edge.controller import Activity, Controller
-from edge.drafters import load_drafter, needs_model, parse
+from edge.draft_spec import needs_model, parse
+from edge.drafters import load_drafter
 from edge.options import NO_DRAFT, AgentSettings
 from edge.private_verifier import PrivateVerifier, VerifierSettings, private_verifier
 from edge.roster import Roster

@@ -2,16 +2,16 @@
 
 from typing import Literal
 
+from edge.draft_spec import LOOKUP, parse
 from edge.drafters.assembly import assemble
 from edge.drafters.lookup import LookupDrafter
 from edge.drafters.model import ModelDrafter
-from edge.drafters.spelling import LOOKUP, needs_model, parse
 from edge.drafters.target_copy import CopyLoading
 from paceline.drafter import ScoringDrafter
 from paceline.engine.loading import DType, Progress
 from paceline.engine.tokenizer import Tokenizer
 
-__all__ = ["LOOKUP", "LookupDrafter", "ModelDrafter", "load_drafter", "needs_model", "parse"]
+__all__ = ["LOOKUP", "LookupDrafter", "ModelDrafter", "load_drafter"]
 
 
 def load_drafter(
@@ -25,7 +25,7 @@ def load_drafter(
     """Return the drafter that a user names. Takes long for a model: not in the event loop.
 
     Args:
-        spec: see `edge.drafters.spelling`.
+        spec: see `edge.draft_spec`.
         tokenizer: the target's, by whose name its weights are found for drafts that are made of them. A draft model must
             have the same, unless the spec says how to do without.
         dtype: arithmetic of a draft model.

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from edge.drafters import spoken
-from edge.drafters.combination import CombinedDrafter
-from edge.drafters.distilled import distilled_path, load_distilled
-from edge.drafters.early_exit import EarlyExit
-from edge.drafters.foreign import ForeignDrafter
-from edge.drafters.hierarchy import HierarchyDrafter
-from edge.drafters.lookup import LookupDrafter
-from edge.drafters.low_bit import LowBit
-from edge.drafters.model import ModelDrafter
-from edge.drafters.spelling import (
+from edge.draft_spec import (
     LOOKUP,
+    TEXT,
     CombinationSpec,
+    EarlyExit,
     HierarchySpec,
+    LowBit,
     ModelSpec,
     Spec,
     TableSpec,
 )
+from edge.drafters.combination import CombinedDrafter
+from edge.drafters.distilled import distilled_path, load_distilled
+from edge.drafters.early_exit import early_exit
+from edge.drafters.foreign import ForeignDrafter
+from edge.drafters.hierarchy import HierarchyDrafter
+from edge.drafters.lookup import LookupDrafter
+from edge.drafters.low_bit import low_bit_copy
+from edge.drafters.model import ModelDrafter
 from edge.drafters.spoken import SpokenDrafter
 from edge.drafters.suffix import SuffixDrafter
 from edge.drafters.target_copy import CopyLoading, load_copy
@@ -60,11 +62,14 @@ def assemble(spec: Spec, loading: CopyLoading) -> ScoringDrafter:
 
 def _model_drafter(spec: Spec, loading: CopyLoading) -> ModelDrafter:
     """Return a drafter that draws tokens of the target's vocabulary."""
-    if isinstance(spec, LowBit | EarlyExit):
-        engine = load_copy(spec.change(), loading)
-    else:
-        assert isinstance(spec, ModelSpec), "checked by `parse`"
-        return _same_vocabulary(spec.model, loading)
+    match spec:
+        case LowBit():
+            engine = load_copy(low_bit_copy(spec), loading)
+        case EarlyExit():
+            engine = load_copy(early_exit(spec), loading)
+        case _:
+            assert isinstance(spec, ModelSpec), "checked by `parse`"
+            return _same_vocabulary(spec.model, loading)
     return ModelDrafter(engine, vocabulary_size=loading.tokenizer.vocabulary_size)
 
 
@@ -112,5 +117,5 @@ def _foreign(spec: ModelSpec, loading: CopyLoading) -> ScoringDrafter:
         progress=loading.progress,
     )
     drafter = ModelDrafter(engine, vocabulary_size=tokenizer.vocabulary_size)
-    kind = SpokenDrafter if spec.how == spoken.PREFIX else ForeignDrafter
+    kind = SpokenDrafter if spec.how == TEXT else ForeignDrafter
     return kind(drafter, own=own, target=target)

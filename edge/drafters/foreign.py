@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from edge.draft_spec import COMMON
 from edge.drafters.drawing import Drawing
 from edge.drafters.model import ModelDraft, ModelDrafter
 from edge.drafters.translation import Translation
@@ -24,8 +25,6 @@ from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import IncompatibleError
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
-
-PREFIX = "common:"
 
 GROWTH = 4
 """Tokens of the model for each of the target's, at most: its context must hold the text in its own ids."""
@@ -71,7 +70,7 @@ class ForeignDrafter:
     @property
     def name(self) -> str:
         """The model's name behind how it is used."""
-        return f"{PREFIX}{self._drafter.name}"
+        return f"{COMMON}{self._drafter.name}"
 
     def open(
         self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings

@@ -8,18 +8,14 @@ unpacked again, guess like a low-bit model and cost as much as the whole one.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edge.draft_spec import LOW_BIT, LowBit
 from edge.drafters.target_copy import Change
-from paceline.errors import ConfigError
-
-PREFIX = "low-bit:"
-_PATTERN = re.compile(r"low-bit:([1-8])/([1-9][0-9]{0,4})")
 
 _PACKED_BITS = 4
 _PACKED_GROUPS = (32, 64, 128, 256)
@@ -29,67 +25,48 @@ _FAST = ("AVX2", "AVX512")
 """Elsewhere the kernel is slower than a whole matrix."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LowBit:
-    """How weights are rounded."""
+def low_bit_copy(spec: LowBit) -> Change:
+    """Return what makes a target such a copy."""
+    return Change(
+        name=f"{LOW_BIT}{spec.bits}/{spec.group}",
+        apply=partial(_round, spec),
+        quantisation=f"{spec.bits} bits, groups of {spec.group}",
+    )
 
-    bits: int
-    group: int
 
-    @classmethod
-    def parse(cls, spec: str) -> LowBit:
-        """Return what "low-bit:4/64" means: 4 bits in groups of 64.
+def can_pack(spec: LowBit, weights: Tensor) -> bool:
+    """Return whether a matrix [out, in] can stay packed and be fast."""
+    rows, width = weights.shape
+    return (
+        spec.bits == _PACKED_BITS
+        and spec.group in _PACKED_GROUPS
+        and width % spec.group == 0
+        and rows % _PACKED_ROWS == 0
+        and weights.device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() in _FAST
+    )
 
-        Raises:
-            ConfigError: it is not such a text.
-        """
-        match = _PATTERN.fullmatch(spec)
-        if match is None:
-            raise ConfigError(
-                f"draft: got {spec!r}, expected low-bit:BITS/GROUP with 1 to 8 bits, low-bit:4/64 for example"
-            )
-        return cls(bits=int(match[1]), group=int(match[2]))
 
-    def change(self) -> Change:
-        """Return what makes a target such a copy."""
-        return Change(
-            name=f"{PREFIX}{self.bits}/{self.group}",
-            apply=self._apply,
-            quantisation=f"{self.bits} bits, groups of {self.group}",
-        )
-
-    def can_pack(self, weights: Tensor) -> bool:
-        """Return whether a matrix [out, in] can stay packed and be fast."""
-        rows, width = weights.shape
-        return (
-            self.bits == _PACKED_BITS
-            and self.group in _PACKED_GROUPS
-            and width % self.group == 0
-            and rows % _PACKED_ROWS == 0
-            and weights.device.type == "cpu"
-            and torch.backends.cpu.get_cpu_capability() in _FAST
-        )
-
-    def _apply(self, model: Any) -> None:
-        head = model.get_output_embeddings()
-        parents = [
-            (parent, name, child)
-            for parent in model.modules()
-            for name, child in parent.named_children()
-            if isinstance(child, nn.Linear) and child is not head
-        ]
-        for parent, name, child in parents:
-            if self.can_pack(child.weight):
-                setattr(parent, name, PackedLinear(child, group=self.group))
-            else:
-                child.weight.copy_(rounded(child.weight, bits=self.bits, group=self.group))
+def _round(spec: LowBit, model: Any) -> None:
+    head = model.get_output_embeddings()
+    layers = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear) and child is not head
+    ]
+    for parent, name, child in layers:
+        if can_pack(spec, child.weight):
+            setattr(parent, name, PackedLinear(child, group=spec.group))
+        else:
+            child.weight.copy_(rounded(child.weight, bits=spec.bits, group=spec.group))
 
 
 class PackedLinear(nn.Module):
     """A linear layer with weights of 4 bits.
 
     Args:
-        whole: the layer it stands for; see `LowBit.can_pack`.
+        whole: the layer it stands for; see `can_pack`.
         group: weights that share a scale.
     """
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from edge.draft_spec import TEXT
 from edge.drafters.foreign import open_foreign, stop_token
 from edge.drafters.model import ModelDraft, ModelDrafter
 from edge.drafters.translation import Translation
@@ -19,8 +20,6 @@ from edge.drafters.words import UNFINISHED, Words, complete
 from paceline.drafter import Guess, tokens_of
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
-
-PREFIX = "text:"
 
 AHEAD = 12
 """Most tokens that the model writes beyond those asked for until a word is complete."""
@@ -46,7 +45,7 @@ class SpokenDrafter:
     @property
     def name(self) -> str:
         """The model's name behind how it is used."""
-        return f"{PREFIX}{self._drafter.name}"
+        return f"{TEXT}{self._drafter.name}"
 
     def open(
         self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from edge.draft_spec import models_of, parse
 from edge.options import NO_DRAFT
 from simulator.doctor.probes import installation
 from simulator.doctor.probes.certificates import Pair, look_at_authority, look_at_pair
@@ -18,7 +19,6 @@ from simulator.doctor.verdicts.check import Check, Status, skipped
 
 LOADING_TAKES = 10.0
 """How much longer loading weights may take than reading a tokenizer."""
-LOOKUP = "lookup"
 
 
 def examine(settings: DoctorSettings, *, show: Callable[[Check], None]) -> tuple[Check, ...]:
@@ -84,10 +84,10 @@ def _look_at_models(settings: DoctorSettings, tell: Callable[[Check], None]) -> 
     )
     tell(models.judge_model(target))
     found = [target]
-    draft: models.ModelFinding | None = None
-    if agent.draft not in (LOOKUP, NO_DRAFT):
+    same_words: models.ModelFinding | None = None
+    for model in () if agent.draft == NO_DRAFT else models_of(parse(agent.draft)):
         draft = look_at_model(
-            agent.draft,
+            model.model,
             role="draft",
             dtype=agent.dtype,
             weights=thoroughly,
@@ -95,7 +95,9 @@ def _look_at_models(settings: DoctorSettings, tell: Callable[[Check], None]) -> 
         )
         tell(models.judge_model(draft))
         found.append(draft)
-    tell(models.judge_pair(target, draft))
+        if not model.how:
+            same_words = draft
+    tell(models.judge_pair(target, same_words))
     tell(models.judge_fit(tuple(found), available_bytes=installation.available_bytes()))
     return target
 

@@ -9,9 +9,10 @@ from harness.models import (
     tiny_model,
 )
 
+from edge.draft_spec import EarlyExit, LowBit
 from edge.drafters import ModelDrafter, load_drafter
-from edge.drafters.early_exit import EarlyExit
-from edge.drafters.low_bit import LowBit, PackedLinear, rounded
+from edge.drafters.early_exit import early_exit
+from edge.drafters.low_bit import PackedLinear, can_pack, rounded
 from paceline.engine.loading import load_tokenizer, resolve
 from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import ConfigError
@@ -69,11 +70,11 @@ def test_packed_weights_multiply_as_rounded_ones_do() -> None:
 def test_what_the_kernel_cannot_do_is_not_packed() -> None:
     four = LowBit(bits=4, group=64)
     fast = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    assert four.can_pack(torch.empty(32, 128)) == fast
-    assert not four.can_pack(torch.empty(32, 96))
-    assert not four.can_pack(torch.empty(24, 128))
-    assert not LowBit(bits=5, group=64).can_pack(torch.empty(32, 128))
-    assert not LowBit(bits=4, group=16).can_pack(torch.empty(32, 128))
+    assert can_pack(four, torch.empty(32, 128)) == fast
+    assert not can_pack(four, torch.empty(32, 96))
+    assert not can_pack(four, torch.empty(24, 128))
+    assert not can_pack(LowBit(bits=5, group=64), torch.empty(32, 128))
+    assert not can_pack(LowBit(bits=4, group=16), torch.empty(32, 128))
 
 
 def test_many_bits_guess_as_the_target_and_few_do_not(tokenizer: Tokenizer) -> None:
@@ -102,7 +103,7 @@ def test_the_first_layers_are_the_targets_own(kind: str) -> None:
     extra = {"n_layer": 3} if kind == "gpt2" else {"num_hidden_layers": 3}
     whole = tiny_model(CONFIGS[kind](**extra), seed=1)
     cut = tiny_model(CONFIGS[kind](**extra), seed=1)
-    EarlyExit(num_layers=2).change().apply(cut)
+    early_exit(EarlyExit(num_layers=2)).apply(cut)
     # Hidden states after the second layer, through the target's own norm and output matrix.
     states: list[torch.Tensor] = []
     layers = whole.transformer.h if kind == "gpt2" else whole.base_model.layers

@@ -3,14 +3,15 @@
 import pytest
 from click.testing import CliRunner
 
-from edge.drafters.early_exit import EarlyExit
-from edge.drafters.low_bit import LowBit
-from edge.drafters.spelling import (
+from edge.draft_spec import (
     CombinationSpec,
+    EarlyExit,
     HierarchySpec,
+    LowBit,
     ModelSpec,
     Spec,
     TableSpec,
+    models_of,
     needs_model,
     parse,
 )
@@ -59,6 +60,16 @@ def test_what_loads_a_model_is_known_before() -> None:
     assert not needs_model(parse("lookup+suffix"))
     for text in ("m", "low-bit:4/64", "suffix+m", "hierarchy:lookup+m"):
         assert needs_model(parse(text))
+
+
+def test_the_models_that_are_read_are_known_before() -> None:
+    for text in ("lookup", "suffix+low-bit:4/64", "hierarchy:suffix+early-exit:3"):
+        assert models_of(parse(text)) == ()
+    assert models_of(parse("hierarchy:text:a+b")) == (
+        ModelSpec(model="a", how="text:"),
+        ModelSpec(model="b"),
+    )
+    assert models_of(parse("lookup+suffix+m")) == (ModelSpec(model="m"),)
 
 
 @pytest.mark.parametrize(

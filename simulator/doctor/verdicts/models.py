@@ -48,7 +48,7 @@ def judge_model(finding: ModelFinding) -> Check:
 def judge_pair(target: ModelFinding, draft: ModelFinding | None) -> Check:
     """Judge whether the draft can guess for the target: ids must mean the same words."""
     if draft is None:
-        return skipped("same tokenizer", "the draft is no model")
+        return skipped("same tokenizer", "there is no draft model that needs it")
     if target.error or draft.error:
         return skipped("same tokenizer", "a model cannot be used")
     if target.tokenizer_fingerprint != draft.tokenizer_fingerprint:

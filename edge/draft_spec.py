@@ -1,4 +1,4 @@
-"""What users write after `--draft`, taken apart.
+"""What users write after `--draft`, taken apart. Reads no file and imports nothing heavy.
 
 lookup                      prompt lookup
 suffix                      suffix n-gram
@@ -12,11 +12,9 @@ lookup+X, suffix+X          X where the first is not sure enough; X may go on so
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from edge.drafters import early_exit, foreign, low_bit, spoken
-from edge.drafters.early_exit import EarlyExit
-from edge.drafters.low_bit import LowBit
 from paceline.errors import ConfigError
 
 LOOKUP = "lookup"
@@ -25,10 +23,16 @@ LOOKUP = "lookup"
 SUFFIX = "suffix"
 """Names the suffix n-gram."""
 
+LOW_BIT = "low-bit:"
+EARLY_EXIT = "early-exit:"
+COMMON = "common:"
+TEXT = "text:"
 HIERARCHY = "hierarchy:"
 _CHEAP = (LOOKUP, SUFFIX)
 """What needs no model, and so may come first in a combination."""
 
+_LOW_BIT = re.compile(r"low-bit:([1-8])/([1-9][0-9]{0,4})")
+_EARLY_EXIT = re.compile(r"early-exit:([1-9][0-9]{0,3})")
 _KINDS = "lookup, suffix, low-bit:BITS/GROUP, early-exit:LAYERS, a model, common:MODEL, text:MODEL"
 
 
@@ -38,7 +42,7 @@ class ModelSpec:
 
     model: str
     how: str = ""
-    """"": it has the target's tokenizer; `foreign.PREFIX` or `spoken.PREFIX`: any."""
+    """"": it has the target's tokenizer; COMMON or TEXT: any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,22 @@ class TableSpec:
     """A drafter without a model."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowBit:
+    """The target's copy with rounded weights."""
+
+    bits: int
+    group: int
+    """Weights that share a scale."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyExit:
+    """The target's first layers."""
+
+    num_layers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +113,19 @@ def needs_model(spec: Spec) -> bool:
             return True
 
 
+def models_of(spec: Spec) -> tuple[ModelSpec, ...]:
+    """Return the models that are read for it besides the target."""
+    match spec:
+        case ModelSpec():
+            return (spec,)
+        case CombinationSpec():
+            return tuple(model for part in spec.parts for model in models_of(part))
+        case HierarchySpec():
+            return (*models_of(spec.small), *models_of(spec.large))
+        case _:
+            return ()
+
+
 def _split(text: str) -> list[str]:
     """Split at each plus behind a drafter that needs no model; other names may have one in them."""
     parts = []
@@ -122,14 +155,22 @@ def _hierarchy(text: str) -> HierarchySpec:
 def _single(part: str, whole: str) -> Spec:
     if part in _CHEAP:
         return TableSpec(name=part)
-    if part.startswith(low_bit.PREFIX):
-        return LowBit.parse(part)
-    if part.startswith(early_exit.PREFIX):
-        return EarlyExit.parse(part)
-    for how in (foreign.PREFIX, spoken.PREFIX):
+    if part.startswith(LOW_BIT):
+        if (match := _LOW_BIT.fullmatch(part)) is None:
+            raise ConfigError(
+                f"draft: got {part!r}, expected low-bit:BITS/GROUP with 1 to 8 bits, low-bit:4/64 for example"
+            )
+        return LowBit(bits=int(match[1]), group=int(match[2]))
+    if part.startswith(EARLY_EXIT):
+        if (match := _EARLY_EXIT.fullmatch(part)) is None:
+            raise ConfigError(
+                f"draft: got {part!r}, expected early-exit:LAYERS, early-exit:20 for example"
+            )
+        return EarlyExit(num_layers=int(match[1]))
+    for how in (COMMON, TEXT):
         if part.startswith(how) and len(part) > len(how):
             return ModelSpec(model=part.removeprefix(how), how=how)
-    if part in ("", "none", foreign.PREFIX, spoken.PREFIX) or part.startswith(HIERARCHY):
+    if part in ("", "none", COMMON, TEXT) or part.startswith(HIERARCHY):
         raise ConfigError(
             f"draft: got {whole!r}, in which {part!r} names no drafter; expected {_KINDS}"
         )
