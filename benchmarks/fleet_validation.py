@@ -178,7 +178,7 @@ def asks(case: Case, seed: int) -> dict[int, tuple[Ask, ...]]:
         generator = default_rng((seed, edge))
         at_s, found = 0.0, list[Ask]()
         while at_s < LASTS_S and len(found) < LASTS_S / 4:
-            at_s += generator.exponential(case.every_s)
+            at_s += float(generator.exponential(case.every_s))
             length = int(min(400, max(8, generator.lognormal(0.0, 0.6) * case.mean_tokens)))
             prompt = int(generator.integers(20, 200))
             found.append(

@@ -134,7 +134,7 @@ def _print_mix(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     help="Of an hour of a verifier, in your currency; with 1 the cost is in verifier-hours.",
 )
 @click.option("--compare/--no-compare", default=True, help="Run it without drafts as well.")
-@click.option("--warm-up", type=DURATION, default="60s", help="Simulated before anything counts.")
+@click.option("--warm-up", type=DURATION, default="2min", help="Simulated before anything counts.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="The same one, the same bytes.")
 @click.option(
     "--processes",

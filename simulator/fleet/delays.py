@@ -8,6 +8,8 @@ own on. Order within a connection is kept by whoever uses the delays.
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simulator.link import LinkSettings
@@ -25,9 +27,9 @@ NUM_ROUND_TRIPS = 64
 class Delays:
     """Of both ways of a network, over time."""
 
-    up: tuple[float, ...]
+    up: Sequence[float]
     """One way, in seconds, every `STEP_S`; a single value stays for ever."""
-    down: tuple[float, ...]
+    down: Sequence[float]
     up_byte_s: float = 0.0
     """What a byte more takes on the way up: questions are long."""
 
@@ -55,7 +57,7 @@ def sampled(settings: NetworkSettings, *, seed: int, lasts_s: float = LASTS_S) -
 
 def _one_way(
     settings: NetworkSettings, *, seed: int, lasts_s: float, is_down: bool
-) -> tuple[float, ...]:
+) -> Sequence[float]:
     network = Network(settings, seed=seed)
     connections = [network.connect() for _ in range(round(SPACING_S / STEP_S))]
     streams = [one.down if is_down else one.up for one in connections]
@@ -66,7 +68,7 @@ def _one_way(
         now_s = begin_s + index * STEP_S
         leaves_s = streams[index % len(streams)].leaves_at(now_s, MESSAGE_BYTES)
         delays.append(leaves_s - now_s)
-    return tuple(delays)
+    return array("d", delays)  # goes from process to process as bytes
 
 
 def _is_steady(link: LinkSettings) -> bool:

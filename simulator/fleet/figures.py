@@ -126,7 +126,7 @@ def _figures(run: Run, settings: FleetSettings, *, price_per_hour: float) -> Fig
             "fully_loaded": _ratio(price_per_hour * PER, run.most_tokens_per_s * HOUR_S),
         },
         "drift": _drift(tallies, settings),
-        "over_time": _over_time(tallies),
+        "over_time": _over_time(tallies, ends_s=settings.warm_up_s + lasts_s),
     }
 
 
@@ -170,12 +170,12 @@ def _drift(tallies: Sequence[Tally], settings: FleetSettings) -> float:
     return _rounded(second / first - 1.0) if first else 0.0
 
 
-def _over_time(tallies: Sequence[Tally]) -> Figures:
+def _over_time(tallies: Sequence[Tally], *, ends_s: float) -> Figures:
     """Return sums over all verifiers for every few seconds, from the beginning on."""
-    num = max(len(one.bins) for one in tallies)
+    num = min(max(len(one.bins) for one in tallies), int(ends_s // BIN_S))
     sessions, busy, tokens = np.zeros(num), np.zeros(num), np.zeros(num)
     for tally in tallies:
-        for index, one in enumerate(tally.bins):
+        for index, one in enumerate(tally.bins[:num]):
             sessions[index] += one.sessions_s
             busy[index] += one.busy_s
             tokens[index] += one.tokens

@@ -66,7 +66,7 @@ class People:
         generator = default_rng((PEOPLE, seed, edge))
         at_s = 0.0
         while True:
-            at_s += generator.exponential(self.every_s)
+            at_s += float(generator.exponential(self.every_s))  # numpy's own floats are slow
             yield Ask(
                 at_s=at_s,
                 prompt_tokens=self._length(self.prompt_tokens, self.prompt_spread, generator),

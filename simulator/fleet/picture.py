@@ -45,7 +45,8 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
         at_s = [(index + 0.5) * over["bin_s"] / 60.0 for index in range(len(over["sessions"]))]
         time.plot(at_s, over["sessions"], color=COLORS[name], label=NAMES[name])
     time.axvspan(0.0, settings["warm_up_s"] / 60.0, color="0.9", label="not counted")
-    time.set(xlabel="simulated minutes", title="sessions at all verifiers", ylim=(0, None))
+    time.set(xlabel="simulated minutes", ylim=(0, None))
+    time.set_title("sessions at all verifiers", fontsize=11)
     time.legend(fontsize=8)
     _waste(waste, runs)
     figure.suptitle(
@@ -79,13 +80,14 @@ def _by_network(axes: Any, runs: Mapping[str, Any], key: str, *, title: str) -> 
             label=NAMES[name],
         )
     axes.set_xticks(range(len(rows)), [row["name"] for row in rows], rotation=20, fontsize=8)
-    axes.set(title=f"{title}: p10, median, p90", ylim=(0, None))
+    axes.set_title(f"{title}: p10, median, p90", fontsize=11)
+    axes.set_ylim(0, None)
     axes.legend(fontsize=8)
     axes.grid(axis="y", alpha=0.3)
 
 
 def _waste(axes: Any, runs: Mapping[str, Any]) -> None:
-    axes.set_title("what became of drafted tokens, per committed token")
+    axes.set_title("drafted tokens, per committed token", fontsize=11)
     drafts = runs.get("drafting", {}).get("drafts")
     if drafts is None or not drafts["drafted_per_token"]:
         axes.text(0.5, 0.5, "nothing was drafted", ha="center", va="center")

@@ -109,7 +109,13 @@ def _verifiers(runs: Mapping[str, Any]) -> list[str]:
         rows.append((label, values))
 
     row("load: committed, of the most it can commit", "verifiers", "load", form="{:.1%}")
-    row("utilisation: part of the time computing, median", "verifiers", "busy", "median", form="{:.1%}")
+    row(
+        "utilisation: part of the time computing, median",
+        "verifiers",
+        "busy",
+        "median",
+        form="{:.1%}",
+    )
     row("sessions at a verifier: mean", "verifiers", "sessions", form="{:.1f}")
     row("  most", "verifiers", "most_sessions", form="{}")
     row("step, s", "verifiers", "step_s", form="{:.3g}")

@@ -55,7 +55,7 @@ class FleetSettings:
     num_verifiers: int = 40
     lasts_s: float = 600.0
     """Of what is counted."""
-    warm_up_s: float = 60.0
+    warm_up_s: float = 120.0
     """Before that."""
     compare: bool = True
     """Run the same fleet without drafts as well."""
@@ -120,16 +120,16 @@ def run_fleet(settings: FleetSettings, *, num_processes: int, progress: Progress
     with _pool(num_processes) as pool:
         sample = partial(sampled, seed=settings.seed)
         networks = watched(_each(pool, sample, [kind.network for kind in settings.mix]))
-    with _pool(num_processes, networks=networks) as pool:
         full = [_saturated(settings, drafter=drafter) for drafter in drafters]
-        most = [one.tokens / SATURATED_S for one in watched(_each(pool, _run, full))]
+        run_one = partial(_run, networks=networks)
+        most = [one.tokens / SATURATED_S for one in watched(_each(pool, run_one, full))]
         every_s = _every_s(settings, most_tokens_per_s=most[0])
         groups = [
             group
             for drafter in drafters
             for group in _groups(settings, drafter=drafter, every_s=every_s)
         ]
-        tallies = watched(_each(pool, _run, groups))
+        tallies = watched(_each(pool, run_one, groups))
     num = settings.num_verifiers
     runs = [
         Run(tallies=tuple(tallies[index * num : (index + 1) * num]), most_tokens_per_s=one)
@@ -189,38 +189,28 @@ def _saturated(settings: FleetSettings, *, drafter: DrafterModel | None) -> Grou
 # --- processes
 
 
-class _Shared:
-    """What all groups of a process share: set once, read by `_run`."""
+class _Kept:
+    """What a process keeps from one group to the next."""
 
-    networks: ClassVar[Sequence[Delays]] = ()
     books: ClassVar[dict[bool, GuessBook]] = {}
 
 
-def _share(networks: Sequence[Delays]) -> None:
-    _Shared.networks, _Shared.books = networks, {}
-
-
-def _run(group: Group) -> Tally:
+def _run(group: Group, *, networks: Sequence[Delays]) -> Tally:
     # All groups that draft have one drafter, so that one book serves them.
     drafts = group.drafter is not None
-    book = _Shared.books.setdefault(drafts, GuessBook(group.drafter))
-    return run_group(group, _Shared.networks, book=book)
+    book = _Kept.books.setdefault(drafts, GuessBook(group.drafter))
+    return run_group(group, networks, book=book)
 
 
 @contextmanager
-def _pool(
-    num_processes: int, *, networks: Sequence[Delays] = ()
-) -> Iterator[ProcessPoolExecutor | None]:
+def _pool(num_processes: int) -> Iterator[ProcessPoolExecutor | None]:
+    _Kept.books = {}
     if num_processes == 1:
-        _share(networks)
         yield None
-        _share(())
         return
     # A fork would inherit threads of libraries half.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        num_processes, mp_context=context, initializer=_share, initargs=(networks,)
-    ) as pool:
+    with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
         yield pool
 
 
