@@ -19,7 +19,7 @@ define quietly
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test core test-fast lint format stubs install install-dev clean distclean
+.PHONY: help demo test core test-fast faults lint format stubs install install-dev clean distclean
 
 help:  ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ core: install-dev  ## Show that quick tests reach every branch of the pure core
 
 test-fast: install-dev  ## Run the tests that take a moment only
 	$(BIN)/pytest -m "not slow and not real"
+
+faults: install-dev  ## Try 10,000 seeded fault schedules in virtual time, on all processors
+	$(BIN)/python -m simulator.simulate faults --first 0 --count 10000 --coverage
 
 lint: install-dev  ## Run every check that runs no program
 	$(BIN)/ruff check .
