@@ -25,6 +25,9 @@ from simulator.network import NetworkSettings
 from simulator.virtual.draft import DraftSettings
 from simulator.virtual.edge import EdgeSettings, Request
 from simulator.virtual.model import ModelSettings
+from simulator.virtual.mqtt.house import BrokerSettings
+from simulator.virtual.orchestrator import OrchestratorSettings
+from simulator.virtual.poison import Poison
 from simulator.virtual.target import ToyTarget
 from simulator.virtual.verifier import VerifierSettings
 from simulator.virtual.world import WorldSettings
@@ -64,12 +67,52 @@ class FaultKind(StrEnum):
     SKEW_EDGE = "skewed clock of an edge"
     DUPLICATE = "duplicated message"
     TRUNCATE = "truncated message"
+    KILL_BROKER = "kill broker"
+    """Its program dies with all that it retained, and is started again."""
+    KILL_ORCHESTRATOR = "kill orchestrator"
+    """Its program dies, and is started again: it knows nothing but its operator's orders."""
+    CUT_BROKER = "cut from the broker"
+    """Connections of a machine to the broker are reset, new ones refused."""
+    HOLE_BROKER = "black hole to the broker"
+    """Nothing passes between a machine and the broker, and nobody is told."""
+    BAD_POLICY = "bad policy"
+    """Somebody publishes a policy in the orchestrator's place: see `Poison`."""
 
 
 MANGLES = frozenset({FaultKind.DUPLICATE, FaultKind.TRUNCATE})
 """No network that carries TCP does this: a program that meets it may fail with an error, and may not go on wrongly."""
 
-_KINDS = tuple(FaultKind)
+CONTROL = frozenset(
+    {
+        FaultKind.KILL_BROKER,
+        FaultKind.KILL_ORCHESTRATOR,
+        FaultKind.CUT_BROKER,
+        FaultKind.HOLE_BROKER,
+        FaultKind.BAD_POLICY,
+    }
+)
+"""What happens only where there is a control plane."""
+
+CONTROL_SHARE = 0.25
+"""Part of the worlds that have a control plane."""
+
+MOST_CONTROL = 4
+"""Most faults of it, besides the others."""
+
+_KINDS = tuple(kind for kind in FaultKind if kind not in CONTROL)
+_CONTROL_KINDS = tuple(kind for kind in FaultKind if kind in CONTROL)
+_CONTROL_SEED = 0xC0
+
+
+class Member(StrEnum):
+    """Whose way to the broker."""
+
+    EDGE = "edge"
+    VERIFIER = "verifier"
+    ORCHESTRATOR = "orchestrator"
+
+
+_MEMBERS, _POISONS = tuple(Member), tuple(Poison)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +131,18 @@ class Fault:
     """DELAY: seconds more each way. SLOW_VERIFIER: factor. SKEW: rate."""
     is_up: bool = True
     """Which direction is mangled."""
+    member: Member = Member.EDGE
+    """CUT_BROKER, HOLE_BROKER: whose way."""
+    poison: Poison = Poison.GARBAGE
+    """BAD_POLICY: what is wrong with it; it is the edge's."""
 
     def line(self) -> str:
         """Return it in words."""
         more = f" by {self.amount:g}" if self.amount else ""
+        if self.kind in {FaultKind.CUT_BROKER, FaultKind.HOLE_BROKER}:
+            more = f" of the {self.member}"
+        elif self.kind is FaultKind.BAD_POLICY:
+            more = f": {self.poison}"
         way = f" ({'up' if self.is_up else 'down'})" if self.kind in MANGLES else ""
         after = f" after {self.after_tokens} tokens" if self.after_tokens else ""
         return (
@@ -118,6 +169,7 @@ class Schedule:
         return (
             f"seed {self.seed}",
             f"network: {_changed(world.network.up, LinkSettings())}",
+            f"control plane: {'none' if world.orchestrator is None else _control(world)}",
             f"target: {_changed(world.target, ToyTarget())}",
             *(f"edge{i}: {_edge(one)}" for i, one in enumerate(world.edges)),
             *(f"verifier{i}: {_verifier(one)}" for i, one in enumerate(world.verifiers)),
@@ -126,7 +178,7 @@ class Schedule:
 
 
 def drawn(seed: int) -> Schedule:
-    """Return the schedule of a seed: 2 edges, 2 verifiers, 64 tokens each, at least 3 faults."""
+    """Return the schedule of a seed: 2 edges, 2 verifiers, 64 tokens each, at least 3 faults; in some a control plane."""
     dice = default_rng((seed, 0x5EED))
     world = _world(dice, seed)
     # Long enough for faults to meet the end of a text and what comes after it.
@@ -141,7 +193,39 @@ def drawn(seed: int) -> Schedule:
         elif dice.random() < 0.4:
             fault = _at_token(dice, fault)
         faults.append(fault)
+    # Drawn apart, so that whether there is a control plane changes nothing else.
+    dice = default_rng((seed, _CONTROL_SEED))
+    if dice.random() < CONTROL_SHARE:
+        world = replace(world, orchestrator=_drawn_orchestrator(dice))
+        for _ in range(int(dice.integers(1, MOST_CONTROL + 1))):
+            faults.append(_control_fault(dice, faults, until_s=until_s))
     return Schedule(seed=seed, world=world, faults=tuple(faults))
+
+
+def _drawn_orchestrator(dice: Generator) -> OrchestratorSettings:
+    return OrchestratorSettings(
+        is_apart=bool(dice.random() < 0.3),
+        telemetry_interval_s=float(dice.choice((1.0, 5.0))),
+    )
+
+
+def _control_fault(dice: Generator, before: Sequence[Fault], *, until_s: float) -> Fault:
+    """Return one of the control plane; sometimes soon after another fault, sometimes when there are policies already."""
+    fault = replace(
+        _fault(dice, until_s=until_s),
+        kind=_CONTROL_KINDS[int(dice.integers(len(_CONTROL_KINDS)))],
+        amount=0.0,
+        member=_MEMBERS[int(dice.integers(len(_MEMBERS)))],
+        poison=_POISONS[int(dice.integers(len(_POISONS)))],
+    )
+    chance = dice.random()
+    if chance < 0.3:
+        return _aftershock(dice, fault, before[int(dice.integers(len(before)))])
+    if chance < 0.5:
+        return _at_token(dice, fault)
+    if chance < 0.7:
+        return replace(fault, at_s=1.0 + float(dice.exponential(2.0)))
+    return fault
 
 
 def _aftershock(dice: Generator, fault: Fault, before: Fault) -> Fault:
@@ -272,6 +356,11 @@ def _changed(value: object, usual: object) -> str:
         if getattr(value, name) != getattr(usual, name)
     ]
     return " ".join(told) or "as usual"
+
+
+def _control(world: WorldSettings) -> str:
+    assert world.orchestrator is not None
+    return f"{_changed(world.orchestrator, OrchestratorSettings())}; broker: {_changed(world.broker, BrokerSettings())}"
 
 
 def _edge(edge: EdgeSettings) -> str:

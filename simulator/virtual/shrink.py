@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from paceline.client.settings import ConnectionSettings, DraftingSettings
 from simulator.network import NetworkSettings
-from simulator.virtual.faults import Schedule
+from simulator.virtual.faults import CONTROL, Schedule
 from simulator.virtual.verifier import VerifierSettings
 
 MAX_TRIALS = 400
@@ -57,6 +57,8 @@ def _simpler_worlds(schedule: Schedule) -> Iterator[Schedule]:
     if len(world.edges) > 1 and all(fault.edge == 0 for fault in schedule.faults):
         yield replace(schedule, world=replace(world, edges=world.edges[:1]))
     usual = VerifierSettings()
+    if not any(fault.kind in CONTROL for fault in schedule.faults):
+        yield replace(schedule, world=replace(world, orchestrator=None))
     changes = [
         {"network": NetworkSettings(name="drawn")},
         {"verifiers": tuple(replace(one, sessions=usual.sessions) for one in world.verifiers)},

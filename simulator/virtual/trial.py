@@ -9,6 +9,7 @@ from simulator.virtual.edge import Asked
 from simulator.virtual.events import EventLog
 from simulator.virtual.faults import LIVENESS_S, MANGLES, Schedule
 from simulator.virtual.loop import StandstillError
+from simulator.virtual.plane import FOLLOW_S
 from simulator.virtual.trouble import make_trouble
 from simulator.virtual.world import Result, run
 
@@ -61,6 +62,10 @@ def _wrongs(schedule: Schedule, result: Result) -> Sequence[str]:
         wrongs.append(
             f"stuck: answered {late_s:.1f} s later than {LIVENESS_S:g} s after all healed"
         )
+    if schedule.world.orchestrator is not None and result.followed_s is None:
+        wrongs += [
+            f"after {FOLLOW_S:g} s of health {text}" for text in result.astray or ("nobody looked",)
+        ]
     for number, (edge, asked) in enumerate(zip(schedule.world.edges, result.asked, strict=True)):
         num_mangles = sum(
             1 for one in schedule.faults if one.kind in MANGLES and one.edge == number

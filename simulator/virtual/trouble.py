@@ -5,8 +5,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from simulator.network import NetworkSettings
+from simulator.virtual.channel import Path
 from simulator.virtual.coverage import Coverage
-from simulator.virtual.faults import PATIENCE_S, Fault, FaultKind, Schedule
+from simulator.virtual.faults import PATIENCE_S, Fault, FaultKind, Member, Schedule
+from simulator.virtual.plane import KEEPALIVE_S, ORCHESTRATOR, Plane
+from simulator.virtual.poison import poisoned
 from simulator.virtual.wire import Mangling
 from simulator.virtual.world import World
 
@@ -25,7 +28,7 @@ async def make_trouble(world: World, schedule: Schedule, *, coverage: Coverage |
     async with asyncio.TaskGroup() as group:
         for fault in schedule.faults:
             group.create_task(_happens(world, fault, coverage))
-    _heal(world)
+    world.heal()
 
 
 async def _happens(world: World, fault: Fault, coverage: Coverage | None) -> None:
@@ -78,7 +81,44 @@ def _begin_at_machine(world: World, fault: Fault) -> None:
         case FaultKind.SKEW_EDGE:
             edge.clock.skew(rate=fault.amount, jump_s=_jump_s(fault))
         case _:
+            _begin_at_plane(world, fault)
+
+
+def _begin_at_plane(world: World, fault: Fault) -> None:
+    plane = world.plane
+    if plane is None:
+        return  # a smaller world is tried
+    match fault.kind:
+        case FaultKind.KILL_BROKER:
+            plane.broker.kill()
+        case FaultKind.KILL_ORCHESTRATOR:
+            plane.orchestrator.kill()
+        case FaultKind.CUT_BROKER:
+            _way(plane, fault).cut()
+        case FaultKind.HOLE_BROKER:
+            _way(plane, fault).black_hole(keepalive_s=KEEPALIVE_S)
+        case FaultKind.BAD_POLICY:
+            edge = world.edges[fault.edge]
+            policy = edge.pilot.steering.policy if edge.pilot else None
+            plane.broker.publish(
+                poisoned(
+                    fault.poison,
+                    edge_id=edge.name,
+                    revision=policy.revision if policy else 0,
+                    verifier=str(world.verifiers[fault.verifier].address),
+                )
+            )
+        case _:
             raise AssertionError(fault)
+
+
+def _way(plane: Plane, fault: Fault) -> Path:
+    name = {
+        Member.EDGE: f"edge{fault.edge}",
+        Member.VERIFIER: f"verifier{fault.verifier}",
+        Member.ORCHESTRATOR: ORCHESTRATOR,
+    }[fault.member]
+    return plane.stations[name].path
 
 
 def _end(world: World, fault: Fault) -> None:
@@ -96,19 +136,21 @@ def _end(world: World, fault: Fault) -> None:
             verifier.clock.skew(rate=1.0)
         case FaultKind.SKEW_EDGE:
             edge.clock.skew(rate=1.0)
-        case FaultKind.HALF_OPEN | FaultKind.DUPLICATE | FaultKind.TRUNCATE:
-            pass
+        case _:
+            if world.plane is not None:
+                _end_at_plane(world.plane, fault, world.group)
 
 
-def _heal(world: World) -> None:
-    for path in world.paths:
-        path.heal()
-        path.up.mangling.clear()
-        path.down.mangling.clear()
-    for verifier in world.verifiers:
-        verifier.start(world.group)
-    for edge in world.edges:
-        edge.start(world.group)
+def _end_at_plane(plane: Plane, fault: Fault, group: asyncio.TaskGroup) -> None:
+    match fault.kind:
+        case FaultKind.CUT_BROKER | FaultKind.HOLE_BROKER:
+            _way(plane, fault).heal()
+        case FaultKind.KILL_BROKER:
+            plane.broker.start(group)
+        case FaultKind.KILL_ORCHESTRATOR:
+            plane.orchestrator.start(group)
+        case _:
+            pass  # happens once
 
 
 def _jump_s(fault: Fault) -> float:

@@ -1,6 +1,6 @@
 """Fault schedules: the same everywhere, clean on the programs as they are, and sharp enough to find what is planted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,8 @@ from cloud.workload import Workload
 from paceline.client.backoff import Attempt, Reconnection
 from paceline.client.outbox import Outbox
 from paceline.messages import Open
+from paceline.mqtt.backoff import Backoff
+from paceline.mqtt.outbox import Outbox as ControlOutbox
 from paceline.session import CloudSession, EdgeSession
 from paceline.session.events import Attach, LinkUp, Send, StartLease
 from paceline.tokens import Position, TokenId
@@ -20,7 +22,7 @@ from simulator.simulate import simulate
 from simulator.virtual.campaign import campaign, explained, limited, quiet
 from simulator.virtual.coverage import Coverage
 from simulator.virtual.events import EventLog
-from simulator.virtual.faults import MIN_FAULTS, NUM_TOKENS, FaultKind, Schedule, drawn
+from simulator.virtual.faults import CONTROL, MIN_FAULTS, NUM_TOKENS, FaultKind, Schedule, drawn
 from simulator.virtual.shrink import shrunk
 from simulator.virtual.trial import tried
 
@@ -39,6 +41,8 @@ def test_a_schedule_is_what_its_seed_says() -> None:
         assert len(schedule.world.edges) == len(schedule.world.verifiers) == 2
         assert all(e.requests[0].max_tokens == NUM_TOKENS for e in schedule.world.edges)
         assert len(schedule.faults) >= MIN_FAULTS
+        of_plane = {fault.kind for fault in schedule.faults} & CONTROL
+        assert bool(of_plane) == (schedule.world.orchestrator is not None)
         kinds |= {fault.kind for fault in schedule.faults}
     assert kinds == set(FaultKind)
 
@@ -168,6 +172,24 @@ def _gives_a_late_step_to_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Workload, "_serve", wrong)
 
 
+def _tells_the_broker_nothing_again(patch: pytest.MonkeyPatch) -> None:
+    """A link that found its broker again trusts it to remember what was retained."""
+    patch.setattr(ControlOutbox, "repost_retained", lambda self: None)
+
+
+def _loses_heart_at_the_broker(patch: pytest.MonkeyPatch) -> None:
+    """A link that failed to reach the broker a few times in a row does not try again for a day."""
+    following = Backoff.next_s
+
+    def wrong(self: Backoff) -> float:
+        delay_s = following(self)
+        return 86_400.0 if self._num_failures > 3 else delay_s
+
+    patch.setattr(Backoff, "next_s", wrong)
+
+
+CONTROL_PLANTED = (_tells_the_broker_nothing_again, _loses_heart_at_the_broker)
+
 PLANTED: tuple[Plant, ...] = (
     _resumes_one_token_late,
     _opens_without_output,
@@ -182,12 +204,17 @@ PLANTED: tuple[Plant, ...] = (
 
 def _found(patch: pytest.MonkeyPatch, plant: Plant) -> Schedule | None:
     plant(patch)
+    schedules: Iterable[Schedule] = map(drawn, range(MOST))
+    if plant in CONTROL_PLANTED:  # the others would find nothing, and take their time
+        schedules = (one for one in schedules if one.world.orchestrator is not None)
     with quiet():
-        return next((one for one in map(drawn, range(MOST)) if tried(one).wrongs), None)
+        return next((one for one in schedules if tried(one).wrongs), None)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.strip("_"))
+@pytest.mark.parametrize(
+    "plant", [*PLANTED, *CONTROL_PLANTED], ids=lambda plant: plant.__name__.strip("_")
+)
 def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _found(monkeypatch, plant) is not None
 
