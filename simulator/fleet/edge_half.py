@@ -70,6 +70,7 @@ class EdgeHalf:
         "guesses",
         "heard",
         "idle_sent",
+        "is_fresh",
         "known",
         "last",
         "last_down_s",
@@ -112,6 +113,8 @@ class EdgeHalf:
         self.call_ends_at = self.call_tip = self.call_known = 0
         self.call_wrong = NEVER
         self.no_guess = self.idle_sent = False
+        self.is_fresh = True
+        """The chain has not been begun: its first piece hangs on the committed text."""
         self.last_up_s = self.last_down_s = 0.0
         self.bytes_up = self.acknowledged = 0
 
@@ -191,6 +194,7 @@ class EdgeHalf:
                 self.cached = self.wrong
             self.tip = length
             self.wrong = self.next_wrong[length]
+            self.is_fresh = True
         self.no_guess = False
         if self.call_ends_s == FOREVER_S:
             self._draft(now_s)
@@ -221,9 +225,11 @@ class EdgeHalf:
         self._draft(now_s)
 
     def _propose(self, now_s: float, begin: int, end: int, wrong: int, *, is_idle: bool) -> None:
-        self.bytes_up += self.sizes.proposal(end - begin, begins=begin == self.known)
+        self.bytes_up += self.sizes.proposal(end - begin, begins=self.is_fresh)
         self.acknowledged = self.known
         self.idle_sent = is_idle
+        if end > begin:
+            self.is_fresh = False
         self.sent.append(Sent(self.arrives_s(now_s), begin, end, wrong, is_idle))
 
     def _draft(self, now_s: float) -> None:

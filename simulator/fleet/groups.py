@@ -101,4 +101,5 @@ def _factors(spread: Spread, *, seed: tuple[int, ...]) -> tuple[float, ...]:
     """Return how times scatter, in turn."""
     if len(set(spread.quantiles)) == 1:
         return spread.quantiles[:1]
-    return tuple(spread.factor(uniform) for uniform in default_rng(seed).random(NUM_FACTORS))
+    drawn: list[float] = default_rng(seed).random(NUM_FACTORS).tolist()
+    return tuple(spread.factor(uniform) for uniform in drawn)

@@ -135,7 +135,7 @@ class Verifier:
         for session, num_drafts in yields:
             waited_s += now_s - session.waiting_since_s
             num_tokens -= session.length
-            num_bytes += self._commit(session, num_drafts, ends_s=ends_s, took_s=took_s)
+            num_bytes += self._commit(session, num_drafts, began_s=now_s, ends_s=ends_s)
             num_tokens += session.length
         self.tally.stepped(
             Stepped(
@@ -151,20 +151,27 @@ class Verifier:
         )
         return took_s
 
-    def _commit(self, session: Session, num_drafts: int, *, ends_s: float, took_s: float) -> int:
+    def _commit(self, session: Session, num_drafts: int, *, began_s: float, ends_s: float) -> int:
         """Commit what a step yields for a session and send it; return how many bytes."""
         # What comes during a step is no row of it, but is compared with what it yields.
         session.look(ends_s)
         before, half = session.length, session.edge_half
         judged, accepted = session.step(num_drafts)
+        has_waited = session.waiting_since_s < began_s
         session.waiting_since_s = ends_s
-        session.heard_s = half.commit(ends_s, judged=judged, accepted=accepted, step_s=took_s)
+        session.heard_s = half.commit(
+            ends_s, judged=judged, accepted=accepted, step_s=ends_s - began_s
+        )
+        num_bytes = 0
         if not before:
             session.first_token_s = session.heard_s - half.starts_s
+            num_bytes = self._sizes.opened
         num_counts = (judged > 0) + (session.num_late > 0) + (session.num_stale > 0)
         session.num_late = session.num_stale = 0
         num_tokens = session.length - before
-        return self._sizes.commit(num_tokens, num_accepted=accepted, num_counts=num_counts)
+        return num_bytes + self._sizes.commit(
+            num_tokens, num_accepted=accepted, num_counts=num_counts, waited=has_waited
+        )
 
     def _put_away(self, now_s: float) -> None:
         """Sort sessions by what they need next; those that are over go."""
