@@ -100,6 +100,13 @@ class TreeModelDraft(ModelDraft):
         self._scores = scores
         self._judge = _Judge(scores)
 
+    def prepare(self, text: Sequence[TokenId]) -> bool:
+        """See `Draft`: the prompt is prefilled in pieces; all that comes later is done by `branch`."""
+        sequence = self._sequence
+        if sequence is not None and sequence.length >= len(sequence.prompt):
+            return False
+        return super().prepare(text)
+
     def branch(
         self, text: Sequence[TokenId], paths: Sequence[Sequence[TokenId]], *, width: int
     ) -> tuple[tuple[Guess, ...], ...]:

@@ -47,6 +47,7 @@ class Generation:
             request=request,
             draft_length=surroundings.drafting.draft_length if drafts else 0,
             window=surroundings.drafting.window,
+            growth=surroundings.drafting.growth,
         )
         self._runner = SessionRunner(
             session,

@@ -11,11 +11,12 @@ from typing import ClassVar, Protocol, Self, TypeVar
 from paceline.client.session_trace import SessionTrace
 from paceline.client.tally import DrafterWork
 from paceline.clock import Clock
-from paceline.drafter import Draft, Drafter
+from paceline.drafter import Draft, Drafter, TreeDraft
 from paceline.errors import ModelError
 from paceline.messages import Open
 from paceline.session import EdgeSession
-from paceline.session.events import Drafted, EdgeEvent, NothingToDraft, Steer
+from paceline.session.events import Drafted, EdgeEvent, Grown, NothingToDraft, Steer
+from paceline.session.growth import GrownLeaf, GrowthRequest
 from paceline.tokens import TokenId
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,8 @@ class DraftingPump:
                 self._changed.clear()
                 await self._changed.wait()
             await self._worker.run(lambda: holder.open(session.request))
-            await self._pump(holder)
+            pump = self._pump_tree if holder.has_trees and session.has_growth else self._pump
+            await pump(holder)
         except ModelError as error:
             logger.warning(
                 "drafter %s failed, the text goes on without drafts: %s",
@@ -143,24 +145,42 @@ class DraftingPump:
             started_s = self._clock.now_s()
             extend = partial(holder.extend, text, limit, num_guessed=len(request.path))
             tokens = await self._worker.run(extend)
-            took_s = self._clock.now_s() - started_s
-            self.work.time_s += took_s
-            if self.trace is not None:
-                self.trace.drafted(
-                    at_s=started_s,
-                    end_s=started_s + took_s,
-                    position=len(text),
-                    num_tokens=len(tokens or ()),
-                )
+            self._note(started_s, position=len(text), num_tokens=len(tokens or ()))
             if tokens:
-                self.work.num_tokens += len(tokens)
-                self._drafted(took_s, len(tokens))
                 self._apply(Drafted(position=request.position, tokens=(*request.path, *tokens)))
             elif tokens is not None and session.length == request.position:
                 self._apply(NothingToDraft())
                 while session.length == request.position and not session.is_over:
                     self._changed.clear()
                     await self._changed.wait()
+
+    async def _pump_tree(self, holder: "_Holder") -> None:
+        session = self._session
+        while not session.is_over:
+            self._changed.clear()
+            request = session.growth_request
+            if request is None:
+                await self._changed.wait()
+                continue
+            started_s = self._clock.now_s()
+            branch = partial(holder.branch, tuple(session.log), request)
+            leaves = await self._worker.run(branch)
+            num_tokens = sum(len(leaf.guesses) for leaf in leaves or ())
+            self._note(started_s, position=request.position, num_tokens=num_tokens)
+            if leaves is not None:
+                self._apply(Grown(position=request.position, leaves=leaves))
+
+    def _note(self, started_s: float, *, position: int, num_tokens: int) -> None:
+        """Count a call of the drafter that has just ended."""
+        took_s = self._clock.now_s() - started_s
+        self.work.time_s += took_s
+        if self.trace is not None:
+            self.trace.drafted(
+                at_s=started_s, end_s=started_s + took_s, position=position, num_tokens=num_tokens
+            )
+        if num_tokens:
+            self.work.num_tokens += num_tokens
+            self._drafted(took_s, num_tokens)
 
 
 class _Holder:
@@ -185,6 +205,23 @@ class _Holder:
         if self._draft.prepare(text):
             return None
         return self._draft.extend(text, limit, num_guessed=num_guessed)
+
+    @property
+    def has_trees(self) -> bool:
+        return isinstance(self._draft, TreeDraft)
+
+    def branch(
+        self, text: Sequence[TokenId], request: GrowthRequest
+    ) -> tuple[GrownLeaf, ...] | None:
+        """Return guesses after each leaf, or None while there is more to prepare."""
+        assert isinstance(self._draft, TreeDraft), "looked at before"
+        if self._draft.prepare(text):
+            return None
+        found = self._draft.branch(text, request.paths, width=request.width)
+        return tuple(
+            GrownLeaf(path=path, guesses=guesses)
+            for path, guesses in zip(request.paths, found, strict=True)
+        )
 
     def close(self) -> None:
         if self._draft is not None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paceline.errors import ConfigError
+from paceline.session.growth import Growth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,10 @@ class DraftingSettings:
     tokens_per_message: int = 4
     """Most tokens drafted at a time, and so per message; at least 1. Fewer reach the verifier sooner and let a commit
     interrupt the drafter sooner; more cost fewer bytes per token."""
+
+    growth: Growth | None = None
+    """How a tree of guesses grows, if the drafter makes trees (`paceline.drafter.TreeDraft`); None, or another drafter: a
+    chain. A tree wants a `draft_length` and a `window` that do not hold it back."""
 
     def __post_init__(self) -> None:
         """Check every field."""

@@ -127,6 +127,11 @@ class EdgeSession:
         return DraftRequest(position=self.length, path=path, limit=limit)
 
     @property
+    def has_growth(self) -> bool:
+        """Trees are wanted, from a drafter that makes them."""
+        return self._guesses.growth is not None
+
+    @property
     def growth_request(self) -> GrowthRequest | None:
         """From where to go on with a tree, or None while nothing is worth it. Answer with `Grown`."""
         if self.is_over or self._no_guess or self._space < 1:
