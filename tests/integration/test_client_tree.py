@@ -37,7 +37,7 @@ def engine(*, noise: float = 0.0) -> Engine:
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for weight in made._model.parameters():
-                weight += noise * weight.std() * torch.randn(weight.shape, generator=generator)
+                weight.add_(noise * weight.std() * torch.randn(weight.shape, generator=generator))
     return made
 
 
