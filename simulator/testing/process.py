@@ -49,6 +49,7 @@ class Process:
         self._program: Program | None = None
         self._held: Held[Program] | None = None
         self._is_ready = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     @staticmethod
     def start_all(processes: Sequence["Process"]) -> None:
@@ -96,30 +97,36 @@ class Process:
         await self._is_ready.wait()
 
     async def _start(self) -> None:
-        if self._program is not None:
-            return
+        async with self._turn:
+            if self._program is None:
+                self._program = await self._started()
+                self._is_ready.set()
+
+    async def _started(self) -> Program:
+        """Return the program once it is ready."""
+        settings = self.settings
         program, self._held = await self._thread.hold(
             running(
-                self.settings.name,
+                settings.name,
                 *("--config", os.devnull),
-                *(*self.settings.arguments, "--listen", self.address),
-                environment={"TMPDIR": str(self.settings.folder)},
+                *(*settings.arguments, "--listen", self.address),
+                environment={"TMPDIR": str(settings.folder)},
             )
         )
         ready = await program.wait_for(READY, timeout_s=READY_S)
         self.address, self.model = ready[1], ready[2] or ""
-        self._program = program
         self.num_lives += 1
-        self._is_ready.set()
-        self._diary.tell(self.settings.name, "started", life=self.num_lives, address=self.address)
+        self._diary.tell(settings.name, "started", life=self.num_lives, address=self.address)
+        return program
 
     async def _kill(self) -> None:
-        if self._program is None or self._held is None:
-            return
-        program, self._program = self._program, None
-        self._is_ready.clear()
-        self._diary.tell(self.settings.name, "killed")
-        if program.process.returncode is None:
-            program.process.kill()
-        await program.process.wait()
-        await self._held.release()
+        async with self._turn:
+            if self._program is None or self._held is None:
+                return
+            program, self._program = self._program, None
+            self._is_ready.clear()
+            self._diary.tell(self.settings.name, "killed")
+            if program.process.returncode is None:
+                program.process.kill()
+            await program.process.wait()
+            await self._held.release()

@@ -4,20 +4,16 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from paceline.errors import PacelineError
-from simulator.testing.answer import DEFAULT_TOKENS, Answer, AskingFailedError, asking_seed
+from simulator.testing.answer import DEFAULT_TOKENS
 from simulator.testing.parts import Parts
 from simulator.testing.steps import Steps
+from simulator.testing.virtual_edge import VirtualEdge
 from simulator.testing.virtual_parts import virtual_edges, virtual_target, virtual_verifiers
 from simulator.testing.written import WrittenNetwork, seconds
 from simulator.virtual.channel import Path, PathState
-from simulator.virtual.edge import Asked, Request, SimulatedEdge
 from simulator.virtual.events import Event, EventLog
 from simulator.virtual.verifier import SimulatedVerifier
 from simulator.virtual.world import World, WorldSettings
-
-PATIENCE_S = 3600.0
-"""Virtual time that anything may take."""
 
 MOST_EVENTS = 100_000
 
@@ -69,7 +65,7 @@ class VirtualWorld:
     # --- what a test asks
 
     @property
-    def edge(self) -> "VirtualEdge":
+    def edge(self) -> VirtualEdge:
         """The first edge."""
         return self.edges[0]
 
@@ -116,7 +112,9 @@ class VirtualWorld:
         async with asyncio.TaskGroup() as group:
             world = World(self.settings, log=self._log, group=group)
             self.edges = tuple(
-                VirtualEdge(one, index=index, world=self, group=group)
+                VirtualEdge(
+                    one, index=index, settings=self.settings, steps=self._steps, group=group
+                )
                 for index, one in enumerate(world.edges)
             )
             self.verifiers = tuple(
@@ -137,125 +135,6 @@ class VirtualWorld:
             for edge in world.edges:
                 edge.start(group)
             await self._ended.wait()
-
-    def run_until(self, edge: SimulatedEdge, is_true: Callable[[], bool]) -> None:
-        """Let time pass until something holds at an edge.
-
-        Raises:
-            TimeoutError: not within an hour.
-        """
-        self._steps.run(edge.wait_until(is_true), within_s=PATIENCE_S)
-
-    def do(self, action: Callable[[], Any]) -> Any:
-        """Do something to the machines."""
-        return self._steps.do(action)
-
-
-class VirtualEdge:
-    """An edge. It answers one thing after the other."""
-
-    def __init__(
-        self,
-        simulated: SimulatedEdge,
-        *,
-        index: int,
-        world: VirtualWorld,
-        group: asyncio.TaskGroup,
-    ) -> None:
-        self.simulated = simulated
-        self._index = index
-        self._world = world
-        self._group = group
-        self._num_asked = 0
-
-    def ask(self, prompt: str, *, max_tokens: int = DEFAULT_TOKENS) -> Answer:
-        """Return the answer, drawn at temperature 0.
-
-        Raises:
-            AskingFailedError: the edge gave up.
-        """
-        return self.submit(prompt, max_tokens=max_tokens).answer()
-
-    def submit(self, prompt: str, *, max_tokens: int = DEFAULT_TOKENS) -> "VirtualAsking":
-        """Ask, and do not wait for the answer."""
-        world, number = self._world, self._num_asked
-        request = Request(
-            prompt=world.settings.target.tokenizer.encode(prompt),
-            max_tokens=max_tokens,
-            seed=asking_seed(world.seed, self._index, number),
-        )
-        world.do(lambda: self.simulated.ask(request))
-        self._num_asked += 1
-        return VirtualAsking(self.simulated, number=number, request=request, world=world)
-
-    def kill(self) -> None:
-        """End the program like SIGKILL."""
-        self._world.do(self.simulated.kill)
-
-    def start(self) -> None:
-        """Start it again: it asks what was not answered yet."""
-        self._world.do(lambda: self.simulated.start(self._group))
-
-
-class VirtualAsking:
-    """Something that was asked."""
-
-    def __init__(
-        self, edge: SimulatedEdge, *, number: int, request: Request, world: VirtualWorld
-    ) -> None:
-        self._edge = edge
-        self._number = number
-        self._request = request
-        self._world = world
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the answer so far."""
-        asked = self._asked
-        return 0 if asked is None else len(asked.pieces)
-
-    def wait_for_tokens(self, count: int) -> None:
-        """Let time pass until the answer has so many tokens.
-
-        Raises:
-            AskingFailedError: it ended before.
-        """
-        self._world.run_until(self._edge, lambda: self.num_tokens >= count or self._is_over)
-        if self.num_tokens < count:
-            self.answer()
-            raise AskingFailedError(
-                f"the answer ended after {self.num_tokens} tokens, expected {count} before"
-            )
-
-    def answer(self) -> Answer:
-        """Let time pass until the answer is complete, and return it.
-
-        Raises:
-            AskingFailedError: the edge gave up.
-        """
-        self._world.run_until(self._edge, lambda: self._is_over)
-        asked = self._asked
-        assert asked is not None
-        assert asked.statistics is not None
-        if asked.reason is None:
-            raise AskingFailedError(f"{self._edge.name}: {_said(asked.error)}") from asked.error
-        tokenizer = self._world.settings.target.tokenizer
-        return Answer(
-            text=tokenizer.decode(asked.pieces),
-            num_tokens=len(asked.pieces),
-            finish_reason=asked.reason,
-            statistics=asked.statistics,
-        )
-
-    @property
-    def _asked(self) -> Asked | None:
-        """The latest try."""
-        tries = (one for one in reversed(self._edge.asked) if one.request is self._request)
-        return next(tries, None)
-
-    @property
-    def _is_over(self) -> bool:
-        return self._edge.num_answered > self._number
 
 
 class VirtualVerifier:
@@ -319,7 +198,3 @@ class VirtualLink:
             self._path.heal()  # to its first settings
             if self._network is not self._first:
                 self._path.change(self._network.settings)
-
-
-def _said(error: PacelineError | None) -> str:
-    return str(error) if error is not None else "it ended without an answer"

@@ -13,7 +13,7 @@ from simulator.testing import RelayedLinks
 def is_healthy(address: str) -> bool:
     """What is tested."""
     try:
-        with urllib.request.urlopen(f"http://{address}/health", timeout=0.4) as response:
+        with urllib.request.urlopen(f"http://{address}/health", timeout=0.8) as response:
             return bool(response.status == 200)
     except OSError:
         return False
@@ -49,5 +49,5 @@ def test_the_health_check_notices(link: RelayedLinks, server: ThreadingHTTPServe
     way.black_hole()
     assert not is_healthy(way.address)  # too late
     way.heal()
-    way.change(rtt="1s")
+    way.change(rtt="2s")
     assert not is_healthy(way.address)  # the same
