@@ -1,7 +1,9 @@
 """The control plane in virtual time: policies reach edges, drafts follow the link, and what breaks comes back."""
 
 import asyncio
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -228,6 +230,13 @@ def test_an_order_outlasts_the_orchestrator_that_took_it() -> None:
     settings = _settings()
     assert _is_right(settings, run(settings, script=script))
     assert lengths == [13, 13]
+
+
+def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
+    first, more = re.findall(r"```py(?:thon)?\n(.*?)```", page, re.DOTALL)
+    exec(first + more, {})
+    assert capsys.readouterr().out.endswith(" ()\n")
 
 
 def _log(settings: WorldSettings, script: Script | None = None) -> list[str]:
