@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 
 from paceline.tokens import TokenId
@@ -31,7 +30,7 @@ class History:
         self._most = most_tokens
         self._ring: list[TokenId] = []
         self._length = 0
-        self._places: dict[tuple[TokenId, ...], deque[int]] = {}
+        self._places: dict[tuple[TokenId, ...], list[int]] = {}
         """Where some pair ended: places of what followed it, ascending."""
 
     def __len__(self) -> int:
@@ -44,8 +43,9 @@ class History:
         if place >= KEY:
             pair = tuple(self._at(before) for before in range(place - KEY, place))
             if BREAK not in pair and token != BREAK:
-                places = self._places.setdefault(pair, deque(maxlen=OCCURRENCES))
+                places = self._places.setdefault(pair, [])
                 places.append(place)
+                del places[:-OCCURRENCES]
         if len(self._ring) < self._most:
             self._ring.append(token)
         else:
@@ -79,6 +79,6 @@ class History:
         pair = tuple(self._at(place + index) for index in range(KEY))
         places = self._places.get(pair)
         if places and places[0] == place + KEY:
-            places.popleft()
+            del places[0]
             if not places:
                 del self._places[pair]

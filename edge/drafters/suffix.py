@@ -26,7 +26,7 @@ LEAST_REACH = 0.25
 """Least chance that a guess and all guesses before it hold: every wrong guess is a row of the target."""
 
 MEMORY_TOKENS = 65_536
-"""Tokens of answers that are remembered, for all drafts together: about 15 MB."""
+"""Tokens of answers that are remembered, for all drafts together: about 10 MB."""
 
 LEARN_TOKENS = 4096
 """Tokens learned in one piece of a long text."""
