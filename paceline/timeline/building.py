@@ -3,14 +3,13 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import median
 
-from paceline.timeline.facts import Facts, Forward, RoundTrip, Step, StreamChange, Upward
-from paceline.timeline.placing import COMMIT, Down, Text, Up, downs, is_one_way_known, rejected, ups
+from paceline.timeline.facts import Facts, Forward, Step, StreamChange, Upward
+from paceline.timeline.placing import COMMIT, Down, Text, Up, downs, rejected, ups
+from paceline.timeline.summing import figures_of, notes_of
 from paceline.timeline.value import (
     Committed,
     Fate,
-    Figures,
     Flow,
     Happening,
     Lane,
@@ -19,11 +18,6 @@ from paceline.timeline.value import (
     Timeline,
 )
 
-INFERRED = (
-    "One-way times are not measured: both ways are drawn as half of the last measured round trip. "
-    "Queue and verify last as long as the verifier says; where they stand follows from that."
-)
-UNKNOWN_RTT = "No round trip was measured: both ways are drawn as if they took no time."
 ROUNDING_S = 1e-6
 """Times that are closer are the same: messages tell nanoseconds, and sums of them round."""
 
@@ -43,8 +37,8 @@ def timeline_of(facts: Facts, *, title: str, reference: Reference | None = None)
         commits=builder.commits,
         flows=tuple(builder.flows),
         happenings=builder.happenings,
-        figures=builder.figures(),
-        notes=builder.notes(),
+        figures=figures_of(facts, spans=builder.spans, commits=builder.commits),
+        notes=notes_of(facts),
         reference=reference,
     )
 
@@ -54,7 +48,6 @@ class _Builder:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._is_known = is_one_way_known(facts)
         self._ups, self._downs = ups(facts), downs(facts)
         self._text = Text(self._downs)
         self.spans: list[Span] = []
@@ -297,43 +290,3 @@ class _Builder:
             ]
 
     # --- what it comes to
-
-    def figures(self) -> Figures:
-        """Return the sums."""
-        facts = [down.fact for down in self._downs if down.fact.message == COMMIT]
-        return Figures(
-            tokens=sum(len(commit.accepted) for commit in self.commits),
-            accepted=sum(sum(commit.accepted) for commit in self.commits),
-            judged=sum(fact.num_judged for fact in facts),
-            drafted=sum(len(up.fact.tokens) for up in self._ups),
-            steps=sum(fact.num_steps for fact in facts),
-            duration_s=self.commits[-1].at_s if self.commits else 0.0,
-            first_token_s=self.commits[0].at_s if self.commits else 0.0,
-            rtt_s=self._rtt_s(),
-        )
-
-    def _rtt_s(self) -> float:
-        """Return the median of what was measured, or of what messages took both ways."""
-        if self._is_known:
-            there, back = (
-                [span.end_s - span.begin_s for span in self.spans if span.lane is lane]
-                for lane in (Lane.UPLINK, Lane.DOWNLINK)
-            )
-            return median(there or [0.0]) + median(back or [0.0])
-        trips = [fact.rtt_s for fact in self._facts.facts if isinstance(fact, RoundTrip)]
-        return median(trips) if trips else 0.0
-
-    def notes(self) -> tuple[str, ...]:
-        """Return what a reader must know."""
-        notes = []
-        if not self._is_known:
-            has_trip = any(isinstance(fact, RoundTrip) for fact in self._facts.facts)
-            notes.append(INFERRED if has_trip else UNKNOWN_RTT)
-        lost = sum(up.arrives_s is None for up in self._ups)
-        if lost:
-            notes.append(f"{lost} messages to the verifier were lost with their connection.")
-        if self._facts.num_left_out:
-            notes.append(
-                f"The recording was full: the last {self._facts.num_left_out} facts are missing."
-            )
-        return tuple(notes)

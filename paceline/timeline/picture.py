@@ -212,12 +212,14 @@ def _legend(timeline: Timeline) -> list[Any]:
     ]
     if (Lane.VERIFY, "prefill") in there:
         handles.append(Patch(color=PREFILL, label="prefill"))
-    handles += [
-        Patch(color=VERIFY, label="step of the target"),
-        mark("accepted draft", ACCEPTED, "s"),
-        mark("target's own token", OWN, "s"),
-        mark("draft rejected", REJECTED, "x"),
-    ]
+    handles.append(Patch(color=VERIFY, label="step of the target"))
+    flags = {flag for commit in timeline.commits for flag in commit.accepted}
+    if True in flags:
+        handles.append(mark("accepted draft", ACCEPTED, "s"))
+    if False in flags:
+        handles.append(mark("target's own token", OWN, "s"))
+    if any(commit.rejected for commit in timeline.commits):
+        handles.append(mark("draft rejected", REJECTED, "x"))
     if timeline.reference is not None:
         handles.append(Line2D([], [], color=QUIET, linestyle="--", label=timeline.reference.name))
     return handles

@@ -16,8 +16,9 @@ from edge.generate import OutputSettings, _generate
 from edge.options import AgentSettings, AnswerSettings
 from edge.timeline import TimelineFile
 from paceline.prompts import Message, PromptLine
-from paceline.timeline.building import INFERRED, timeline_of
+from paceline.timeline.building import timeline_of
 from paceline.timeline.facts import Upward
+from paceline.timeline.summing import INFERRED
 from paceline.timeline.value import Lane
 
 REPEATED = PromptLine(name="1", messages=(Message(role="user", content="aaaa aaaa aaaa"),))

@@ -11,9 +11,10 @@ from paceline.client.session_trace import SessionTrace
 from paceline.errors import ConfigError
 from paceline.messages import Commit, Drain, FinishReason, Open, Proposal
 from paceline.sampling.settings import SamplingSettings
-from paceline.timeline.building import INFERRED, UNKNOWN_RTT, timeline_of
+from paceline.timeline.building import timeline_of
 from paceline.timeline.facts import Downward, Forward, Upward, disguised
 from paceline.timeline.recording import lines, parse
+from paceline.timeline.summing import INFERRED, UNKNOWN_RTT
 from paceline.timeline.value import Fate, Lane, Timeline
 from paceline.tokens import Position, TokenId
 
