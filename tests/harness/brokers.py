@@ -228,8 +228,11 @@ class VirtualRig:
         self.broker.paths.append(path)
         return path
 
+    def over(self, path: channel.Path) -> Transport:
+        return VirtualTransport(path, quick(self.address))
+
     def transport(self) -> Transport:
-        return VirtualTransport(self.path(), quick(self.address))
+        return self.over(self.path())
 
     @asynccontextmanager
     async def way(self) -> AsyncIterator[Way]:

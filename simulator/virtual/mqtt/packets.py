@@ -10,7 +10,7 @@ MAX_PACKET_BYTES = 256 * 2**20
 """What four bytes of length can say."""
 
 _LEVEL = 4
-_CLEAN, _WILL, _WILL_RETAIN = 0x02, 0x04, 0x20
+_CLEAN, _WILL, _WILL_QOS, _WILL_RETAIN = 0x02, 0x04, 0x08, 0x20
 _U16 = struct.Struct("!H")
 
 
@@ -20,7 +20,7 @@ class Connect:
 
     identifier: str
     will: Letter | None
-    will_qos: int = 1
+    """With a quality of service of 1."""
     keepalive_s: int = 15
 
 
@@ -151,7 +151,7 @@ def _connect(packet: Connect) -> bytes:
     flags, will = _CLEAN, b""
     if packet.will is not None:
         letter = packet.will
-        flags |= _WILL | packet.will_qos << 3 | (_WILL_RETAIN if letter.retain else 0)
+        flags |= _WILL | _WILL_QOS | (_WILL_RETAIN if letter.retain else 0)
         will = _text(letter.name) + _U16.pack(len(letter.payload)) + letter.payload
     head = _text("MQTT") + bytes((_LEVEL, flags)) + _U16.pack(packet.keepalive_s)
     return head + _text(packet.identifier) + will
@@ -166,9 +166,7 @@ def _read_connect(reader: "_Reader") -> Connect:
         name = reader.text()
         payload = reader.take(reader.number())
         will = Letter(name=name, payload=payload, retain=bool(flags & _WILL_RETAIN))
-    return Connect(
-        identifier=identifier, will=will, will_qos=flags >> 3 & 3, keepalive_s=keepalive_s
-    )
+    return Connect(identifier=identifier, will=will, keepalive_s=keepalive_s)
 
 
 def _text(text: str) -> bytes:
