@@ -1,6 +1,6 @@
 """How well a distilled draft guesses the target's answers to prompts that it was never trained on, by category.
 
-    .venv/bin/python benchmarks/distil_eval.py --draft FOLDER --prompts spec_bench.jsonl --human-eval human_eval.jsonl \
+    .venv/bin/python benchmarks/distil_eval.py --draft FOLDER_OR_FILE --prompts spec_bench.jsonl --human-eval human_eval.jsonl \
         [--cache FOLDER] [--json FILE]
 
 The target answers some prompts of each category once, greedily and at temperature 1, and its laws are kept in --cache.
@@ -14,11 +14,14 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from edge.distillation.compact import unpacked
 from edge.distillation.evaluation import EvaluatedDraft, measure_draft, rows_of
 from edge.distillation.exclusion import Exclusion
 from edge.distillation.scripts import Script, Turn
@@ -90,6 +93,16 @@ def answers(cache: Path, chosen: list[tuple[str, str]], *, target: str, max_toke
         print(f"answers at temperature {temperature}: {counts}")
 
 
+@contextmanager
+def opened(draft: Path) -> Iterator[Path]:
+    """The folder of a draft that is a folder, or packed into a file."""
+    if draft.is_file():
+        with unpacked(draft) as folder:
+            yield folder
+    else:
+        yield draft
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draft", type=Path, required=True)
@@ -104,7 +117,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     chosen = prompts(arguments.prompts, arguments.human_eval)
     answers(arguments.cache, chosen, target=arguments.target, max_tokens=arguments.max_tokens)
-    draft = EvaluatedDraft(arguments.draft)
+    with opened(arguments.draft) as folder:
+        draft = EvaluatedDraft(folder)
     result: dict[str, Any] = {"draft": str(arguments.draft), "machine": platform.processor()}
     started = time.perf_counter()
     for number, temperature in enumerate(TEMPERATURES):

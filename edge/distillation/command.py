@@ -56,10 +56,16 @@ _WRITE_TOKENS = 2_000_000
     help="Tokens that the student sees; text is read again as often as that takes.",
 )
 @click.option(
-    "--num-layers",
+    "--batches-per-step",
     type=click.IntRange(min=1),
     default=4,
-    help="Layers of the student: the target's first and last.",
+    help="Batches of 2,048 tokens whose gradients make a step; fewer where there is little time.",
+)
+@click.option(
+    "--num-layers",
+    type=click.IntRange(min=1),
+    default=8,
+    help="Layers of the student, spread over the target's.",
 )
 @click.option(
     "--layers",
@@ -85,6 +91,12 @@ _WRITE_TOKENS = 2_000_000
     type=click.IntRange(min=0),
     default=131_072,
     help="Text on which the copied layers are fitted, without gradients, before training.",
+)
+@click.option(
+    "--bits",
+    type=click.Choice(["2", "3", "4", "5", "6", "none"]),
+    default="4",
+    help="Learn with weights rounded to so many bits, as the packed draft has them; none: with exact weights.",
 )
 @click.option("--rate", type=float, default=1.5e-3, help="Peak learning rate.")
 @click.option(

@@ -1,12 +1,12 @@
 """A draft in one small file: low-bit weights, to be shipped; and back to a folder that can be loaded.
 
-    layers            Q5_1   6 bits a weight, blocks of 32 with scale and least value
-    frequent rows     Q5_1   embeddings of the tokens that it can say; they are its output matrix too
-    rare rows         Q4_0   embeddings of all other tokens, which it only reads
-    all else          float32: norms, a few hundred numbers each
+    layers            L4    4.5 bits a weight, groups of 32 with a scale
+    frequent rows     L4    embeddings of the tokens that it can say; they are its output matrix too
+    rare rows         L3    embeddings of all other tokens, which it only reads
+    all else          F32   norms, a few hundred numbers each
 
-The types are those of GGUF, with its own reference code, so that other programs can read them. An output matrix of
-its own is kept beside the embeddings, as frequent rows are. The file is safetensors; its metadata holds the draft's description.
+`packed_types` tells what the types are. An output matrix of its own is kept beside the embeddings, as frequent rows
+are. The file is safetensors; its metadata holds the draft's description.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from gguf import GGMLQuantizationType, quants
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,37 +29,42 @@ from edge.distillation.draft_reading import (
     FORMAT,
     HEAD,
     check_draft,
+    read_exact,
     read_head,
     sha256_of,
 )
+from edge.distillation.packed_types import Levels, levels_in, stored, value_in
 from paceline.errors import ConfigError
 
 SUFFIX = ".draft"
-_BLOCK = 32
+OUTPUT = "output"
 _IDS, _FREQUENT, _RARE, _HEAD_ROWS = "ids", "frequent", "rare", "head"
+_PREFIX = "weights."
 _WEIGHTS = "model.safetensors"
 _CONFIGURATION = ("config.json", "generation_config.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactTypes:
-    """GGUF's names of the types."""
+    """Names of the types, see `packed_types`."""
 
-    layers: str = "Q5_1"
-    frequent: str = "Q5_1"
-    rare: str = "Q4_0"
+    layers: str = "L4"
+    frequent: str = "L4"
+    rare: str = "L3"
 
 
 def pack_draft(folder: Path, file: Path, *, types: CompactTypes | None = None) -> int:
     """Write a draft's folder into one file; return its size in bytes.
 
     Raises:
-        ConfigError: no draft, a damaged one, or a type that GGUF's reference code cannot write.
+        ConfigError: no draft, a damaged one, or no such type.
     """
     types = types or CompactTypes()
     record = check_draft(folder)
     ids, rows = read_head(folder)
     weights = load_file(folder / _WEIGHTS)
+    # Trained weights as exactly as there are: a training on rounded weights rounded these.
+    weights |= {name: value for name, value in read_exact(folder).items() if name in weights}
     embeddings = weights.pop(record["matrices"]["embeddings"])
     weights.pop(
         record["matrices"]["output"] or "", None
@@ -76,9 +79,10 @@ def pack_draft(folder: Path, file: Path, *, types: CompactTypes | None = None) -
     }
     if not torch.equal(embeddings[ids], rows):
         parts[_HEAD_ROWS] = (rows, types.frequent)
-    parts |= {f"weights.{name}": (value, types.layers) for name, value in weights.items()}
+    parts |= {f"{_PREFIX}{name}": (value, types.layers) for name, value in weights.items()}
     for name, (value, kind) in parts.items():
-        out[name], kinds[name] = _quantised(value, kind)
+        parts_out, kinds[name] = stored(name, value, kind)
+        out |= parts_out
     configuration = {
         name: (folder / name).read_text(encoding="utf-8")
         for name in _CONFIGURATION
@@ -119,18 +123,32 @@ def read_description(file: Path) -> dict[str, Any]:
     return description
 
 
+def read_levels(file: Path) -> dict[str, Levels]:
+    """Return the weights of a packed draft that are on levels, by their names in the model; the output matrix as OUTPUT.
+
+    Raises:
+        ConfigError: the file is no draft, or of another format.
+    """
+    kinds: dict[str, str] = _about(file)["types"]
+    tensors = load_file(file)
+    names = {name: name.removeprefix(_PREFIX) for name in kinds if name.startswith(_PREFIX)}
+    names[_HEAD_ROWS if _HEAD_ROWS in kinds else _FREQUENT] = OUTPUT
+    found = {own: levels_in(tensors, name, kinds[name]) for name, own in names.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _unpack(file: Path, folder: Path) -> None:
     about = _about(file)
     tensors = load_file(file)
     ids = tensors.pop(_IDS).long()
-    plain = {name: _plain(value, about["types"][name]) for name, value in tensors.items()}
+    plain = {name: value_in(tensors, name, kind) for name, kind in about["types"].items()}
     frequent, rare = plain.pop(_FREQUENT), plain.pop(_RARE)
     embeddings = torch.empty((len(frequent) + len(rare), frequent.shape[1]))
     is_rare = torch.ones(len(embeddings), dtype=torch.bool)
     is_rare[ids] = False
     embeddings[ids], embeddings[is_rare] = frequent, rare
     rows = plain.pop(_HEAD_ROWS, frequent)
-    weights = {name.removeprefix("weights."): value for name, value in plain.items()}
+    weights = {name.removeprefix(_PREFIX): value for name, value in plain.items()}
     matrices = about["description"]["matrices"]
     weights[matrices["embeddings"]] = embeddings
     if matrices["output"] is not None:
@@ -156,20 +174,3 @@ def _about(file: Path) -> dict[str, Any]:
     if found != FORMAT:
         raise ConfigError(f"draft {file}: of format {found}, expected {FORMAT}")
     return about
-
-
-def _quantised(value: Tensor, kind: str) -> tuple[Tensor, str]:
-    """Bytes and type of a tensor; what is no matrix of whole blocks stays in float32."""
-    if value.dim() != 2 or value.shape[1] % _BLOCK:
-        return value.float().contiguous(), "F32"
-    try:
-        packed = quants.quantize(value.float().numpy(), GGMLQuantizationType[kind])
-    except (KeyError, NotImplementedError) as error:
-        raise ConfigError(f"type: got {kind}, which cannot be written: {error}") from error
-    return torch.from_numpy(np.ascontiguousarray(packed)), kind
-
-
-def _plain(value: Tensor, kind: str) -> Tensor:
-    if kind == "F32":
-        return value
-    return torch.from_numpy(quants.dequantize(value.numpy(), GGMLQuantizationType[kind]))

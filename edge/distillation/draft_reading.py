@@ -70,6 +70,13 @@ def read_trained(folder: Path) -> Trained:
     return Trained(output_ids=ids.numpy(), weights=load_file(folder / TRAINED))
 
 
+def read_exact(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the trained weights in float32 by their names in the model, without a head of their own."""
+    prefix = "model."
+    weights = load_file(folder / TRAINED)
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+
 def sha256_of(path: Path) -> str:
     """Return a file's SHA-256, hexadecimal."""
     with path.open("rb") as file:

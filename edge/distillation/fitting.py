@@ -20,11 +20,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edge.distillation.levels import rounded_weights
 from edge.distillation.packing import Batch
 from edge.distillation.student import ATTENTION, LENGTHS, Student, attention_register, layer_stack
 
 RIDGE = 0.1
 """Pull towards the target's own matrix, in units of the mean square of what goes into it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings:
+    """Arithmetic of the student that is fitted; the equations are solved in float32."""
+
+    bfloat16: bool = True
+    bits: int | None = None
+    """Its layers are rounded to so many bits: each makes up for the rounding of those before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +64,7 @@ def fit_student(
     *,
     layers: Sequence[int],
     batches: Sequence[Batch],
-    bfloat16: bool = True,
+    settings: FitSettings,
     tell: Callable[[LayerFit], None] = lambda _: None,
 ) -> tuple[LayerFit, ...]:
     """Fit a student whose layers were copied from a target; return how well it went, none where it cannot be done.
@@ -67,7 +77,7 @@ def fit_student(
         target: a transformers model; its attention is switched to that of packed texts.
         layers: of the target, in the student's order.
         batches: text to fit on.
-        bfloat16: products in bfloat16; the equations are solved in float32 either way.
+        settings: arithmetic of the student.
         tell: told of each layer.
     """
     stack = layer_stack(student.model)
@@ -80,13 +90,13 @@ def fit_student(
     ends = [max(layer, last) for layer, last in zip(layers, follows, strict=True)]
     device = student.head.device.type
     # Without its cache of converted weights: they change here.
-    with torch.autocast(device, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
+    with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16, cache_enabled=False):
         pieces = [_observe(target, batch, layers=layers, ends=ends) for batch in batches]
         if not _is_added(stack[0], pieces[0], layers[0]):
             return ()
         found = []
         for layer, source, end in zip(stack, layers, ends, strict=True):
-            found.append(_fit_layer(layer, pieces, source=source, end=end))
+            found.append(_fit_layer(layer, pieces, source=source, end=end, bits=settings.bits))
             tell(found[-1])
     return tuple(found)
 
@@ -169,8 +179,27 @@ def _is_added(layer: nn.Module, piece: _Piece, source: int) -> bool:
     return float(off.norm()) <= 0.05 * float((given * piece.weights).norm())
 
 
-def _fit_layer(layer: nn.Module, pieces: Sequence[_Piece], *, source: int, end: int) -> LayerFit:
+def _fit_layer(
+    layer: nn.Module, pieces: Sequence[_Piece], *, source: int, end: int, bits: int | None
+) -> LayerFit:
     """Solve for a layer's last matrix, then move all batches through the layer."""
+    matrix = _last_matrix(layer)
+    with rounded_weights(list(layer.parameters()), bits=bits):
+        solution_FH, before, size = _solved(layer, pieces, source=source, end=end)
+    matrix.weight.copy_(solution_FH.T)
+    after = 0.0
+    with rounded_weights(list(layer.parameters()), bits=bits):
+        for piece in pieces:
+            piece.state = _run(layer, piece, source)
+            gap = piece.goals[end].float() - piece.state[0].float()
+            after += float((gap * piece.weights).square().sum())
+    return LayerFit(layer=source, before=before / size, after=after / size)
+
+
+def _solved(
+    layer: nn.Module, pieces: Sequence[_Piece], *, source: int, end: int
+) -> tuple[Tensor, float, float]:
+    """Return the best last matrix [F, H], the square error without it, and the square size of what is to be met."""
     matrix = _last_matrix(layer)
     width, inner = matrix.weight.shape
     products_FF = torch.zeros(inner, inner, device=matrix.weight.device)
@@ -192,10 +221,4 @@ def _fit_layer(layer: nn.Module, pieces: Sequence[_Piece], *, source: int, end: 
     own_FH = matrix.weight.float().T
     products_FF.diagonal().add_(pull)
     solution_FH = torch.linalg.solve(products_FF, products_FH + pull * own_FH)
-    matrix.weight.copy_(solution_FH.T)
-    after = 0.0
-    for piece in pieces:
-        piece.state = _run(layer, piece, source)
-        gap = piece.goals[end].float() - piece.state[0].float()
-        after += float((gap * piece.weights).square().sum())
-    return LayerFit(layer=source, before=before / size, after=after / size)
+    return solution_FH, before, size

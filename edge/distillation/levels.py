@@ -10,12 +10,17 @@ Shape suffixes: N = rows; K = columns; G = groups of a row.
 # ruff: noqa: N803 - tensors carry shape suffixes
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 GROUP = 32
 BITS = range(2, 7)
-_SHRINKS = (1.0, 0.93, 0.86, 0.8, 0.74, 0.68)
+READ_BITS = 3
+"""For embeddings that are only read, not said: they are rare, and two thirds of all."""
+_SHRINKS = (1.0, 0.9, 0.8, 0.7)
 """Shares of the largest weight that the outermost level may stand at; the best for each group is taken."""
 _LEAST_SCALE = 2.0**-14
 """The smallest number that float16 holds with all its digits."""
@@ -23,7 +28,8 @@ _LEAST_SCALE = 2.0**-14
 
 def can_round(weights: Tensor) -> bool:
     """Return whether a tensor is a matrix whose rows are whole groups."""
-    return weights.dim() == 2 and weights.shape[1] % GROUP == 0
+    is_whole: bool = weights.dim() == 2 and weights.shape[1] % GROUP == 0
+    return is_whole
 
 
 def codes_of(weights_NK: Tensor, *, bits: int) -> tuple[Tensor, Tensor]:
@@ -59,7 +65,7 @@ def codes_of(weights_NK: Tensor, *, bits: int) -> tuple[Tensor, Tensor]:
 def values_of(codes_NK: Tensor, scales_NG: Tensor, *, bits: int) -> Tensor:
     """Return the weights that codes and scales stand for, [N, K] float32."""
     rows, width = codes_NK.shape
-    groups = codes_NK.view(rows, -1, GROUP).float() - (2**bits - 1) / 2
+    groups = codes_NK.view(rows, -1, GROUP).float() - ((1 << bits) - 1) / 2
     return (groups * scales_NG.float()[..., None]).view(rows, width)
 
 
@@ -67,6 +73,21 @@ def rounded(weights_NK: Tensor, *, bits: int) -> Tensor:
     """Return the nearest weights that have such levels, in float32."""
     codes, scales = codes_of(weights_NK, bits=bits)
     return values_of(codes, scales, bits=bits)
+
+
+@contextmanager
+def rounded_weights(weights: Sequence[nn.Parameter], *, bits: int | None) -> Iterator[None]:
+    """Round those that can be for as long as the block runs, then put them back. None: leave them exact."""
+    exact: list[tuple[nn.Parameter, Tensor]] = []
+    try:
+        for value in weights if bits is not None else ():
+            if can_round(value):
+                exact.append((value, value.data))
+                value.data = rounded(value.data, bits=bits or 0)
+        yield
+    finally:
+        for value, data in exact:
+            value.data = data
 
 
 def planes_of(codes_NK: Tensor, *, bits: int) -> Tensor:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from edge.distillation.compact import SUFFIX, pack_draft
 from edge.distillation.costs import Costs, measure_costs
-from edge.distillation.draft_reading import check_draft, read_head
+from edge.distillation.draft_reading import check_draft
 from edge.distillation.evaluation import EvaluatedDraft, measure_draft, rows_of
 from edge.distillation.measure import Tally
 from edge.distillation.packing import Packer, Text
@@ -19,6 +22,7 @@ from edge.distillation.recipe import write_atomically
 from edge.distillation.shards import Shard, count_shards, read_shard
 from edge.distillation.speedup import best_rate, tokens_per_round
 from edge.distillation.write_stage import TEXT
+from edge.drafters.distilled import load_distilled
 from paceline.engine.loading import DType, load_model, load_tokenizer, resolve
 
 ROUND_TRIPS_S = (0.02, 0.06, 0.2)
@@ -52,7 +56,7 @@ def write_report(folder: Path, stage: ReportStage, *, progress: Progress) -> Pat
     draft = EvaluatedDraft(stage.draft, device=stage.device)
     cold, hot = _tallies(draft, shards)
     del draft
-    costs = _costs(record["target"], stage)
+    costs = _costs(record, stage)
     report = {
         "draft": str(stage.draft),
         "target": record["target"],
@@ -91,15 +95,26 @@ def _tallies(draft: EvaluatedDraft, shards: Sequence[Shard]) -> tuple[Tally, Tal
     )
 
 
-def _costs(target: str, stage: ReportStage) -> Costs:
+def _costs(record: dict[str, Any], stage: ReportStage) -> Costs:
     """Both engines as an edge and a verifier would load them."""
-    tokenizer = load_tokenizer(resolve(target))
-    large = load_model(resolve(target), dtype=stage.dtype, device=stage.device, tokenizer=tokenizer)
-    small = load_model(
-        resolve(str(stage.draft)), dtype=stage.dtype, device=stage.device, tokenizer=tokenizer
-    )
-    small.limit_output(*read_head(stage.draft))
-    return measure_costs(small, large)
+    source = resolve(record["target"])
+    tokenizer = load_tokenizer(source)
+    large = load_model(source, dtype=stage.dtype, device=stage.device, tokenizer=tokenizer)
+    with _as_shipped(stage.draft, record) as path:
+        small = load_distilled(path, tokenizer=tokenizer, dtype=stage.dtype, device=stage.device)
+        return measure_costs(small, large)
+
+
+@contextmanager
+def _as_shipped(draft: Path, record: dict[str, Any]) -> Iterator[Path]:
+    """A draft that learned with rounded weights is run packed, any other as it is."""
+    if record["training"].get("training", {}).get("bits") is None:
+        yield draft
+        return
+    with TemporaryDirectory(prefix="paceline-report-") as folder:
+        file = Path(folder) / f"{draft.name}{SUFFIX}"
+        pack_draft(draft, file)
+        yield file
 
 
 def _rounds(cold: Tally) -> dict[str, Any]:

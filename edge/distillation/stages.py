@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from edge.distillation.compact import SUFFIX, pack_draft
+from edge.distillation.compact import SUFFIX, CompactTypes, pack_draft
 from edge.distillation.progress import Progress
 from edge.distillation.recipe import working_in
 from edge.distillation.report_stage import ReportStage, write_report
@@ -41,7 +41,9 @@ def run(values: Mapping[str, Any]) -> None:
     if values["only"] in (None, "pack"):
         draft = draft_folder(folder, values["student"])
         file = draft.with_name(draft.name + SUFFIX)
-        size = pack_draft(draft, file)
+        kind = None if values["bits"] == "none" else f"L{values['bits']}"
+        types = CompactTypes() if kind is None else CompactTypes(layers=kind, frequent=kind)
+        size = pack_draft(draft, file, types=types)
         progress.note(f"packed into {file}: {size / 1e6:.1f} MB")
 
 
@@ -72,8 +74,10 @@ def _train_stage(values: Mapping[str, Any]) -> TrainStage:
         device=values["device"],
         settings=TrainSettings(
             num_tokens=values["train_tokens"],
+            batches_per_step=values["batches_per_step"],
             rate=values["rate"],
             bfloat16=values["dtype"] == "bfloat16",
+            bits=None if values["bits"] == "none" else int(values["bits"]),
             seed=values["seed"],
         ),
     )

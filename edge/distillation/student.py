@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
+from edge.distillation.levels import READ_BITS, can_round, rounded
 from paceline.errors import ConfigError, ModelError
 
 ATTENTION = "paceline_packed"
@@ -37,6 +38,14 @@ def default_layers(num_layers: int, count: int) -> tuple[int, ...]:
     count = min(count, num_layers)
     first = (count + 1) // 2
     return (*range(first), *range(num_layers - (count - first), num_layers))
+
+
+def spread_layers(num_layers: int, count: int) -> tuple[int, ...]:
+    """Return layers as far from each other as can be: what is left out between two is little enough to be fitted."""
+    count = min(count, num_layers)
+    if count == 1:
+        return (0,)
+    return tuple(round(place * (num_layers - 1) / (count - 1)) for place in range(count))
 
 
 class Student(nn.Module):
@@ -81,6 +90,22 @@ class Student(nn.Module):
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
+
+    def layer_weights(self) -> list[nn.Parameter]:
+        """Return all weights of the layers."""
+        return list(layer_stack(self.model).parameters())
+
+    @torch.no_grad()
+    def round_embeddings(self, *, bits: int) -> None:
+        """Put embeddings and output rows on levels, as they will be in a packed draft: the layers learn to live with it."""
+        weight: Tensor = self.model.get_input_embeddings().weight
+        if not can_round(weight):
+            return
+        said = rounded(weight[self.output_ids], bits=bits)
+        if not self.head.requires_grad:
+            self.head.copy_(rounded(self.head, bits=bits))
+        weight.copy_(rounded(weight, bits=min(bits, READ_BITS)))
+        weight[self.output_ids] = said.to(weight.dtype)
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """Return what the optimiser changes, by name."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.distillation.fitting import LayerFit, fit_student
+from edge.distillation.fitting import FitSettings, LayerFit, fit_student
 from edge.distillation.packing import Batch, Packer, Text
 from edge.distillation.progress import Progress
 from edge.distillation.shards import Shard, count_shards, read_shard
@@ -59,9 +59,13 @@ class TrainRun:
             progress.note(f"layer {fit.layer}: error {fit.before:.3f} -> {fit.after:.3f}")
 
         batches = [packer.pack(group) for group in groups]
-        bfloat16 = self.settings.bfloat16
         if not fit_student(
-            self.student, target, layers=layers, batches=batches, bfloat16=bfloat16, tell=tell
+            self.student,
+            target,
+            layers=layers,
+            batches=batches,
+            settings=FitSettings(bfloat16=self.settings.bfloat16, bits=self.settings.bits),
+            tell=tell,
         ):
             progress.note("this architecture cannot be fitted; training starts from copies")
 

@@ -14,7 +14,13 @@ from edge.distillation.measure import Tally
 from edge.distillation.packing import output_vocabulary
 from edge.distillation.progress import Progress
 from edge.distillation.recipe import RECIPE, settle
-from edge.distillation.student import Student, StudentShape, default_layers, make_student
+from edge.distillation.student import (
+    Student,
+    StudentShape,
+    default_layers,
+    make_student,
+    spread_layers,
+)
 from edge.distillation.train_run import TrainRun, WrittenText
 from edge.distillation.train_state import TrainState, load_weights
 from edge.distillation.training import Trainer, TrainSettings
@@ -37,7 +43,7 @@ class TrainStage:
     """Folder of this training in the run's; several students can learn from one text."""
     num_layers: int = 4
     layers: tuple[int, ...] = ()
-    """Layers of the target; none: the first and the last `num_layers`."""
+    """Layers of the target; none: `num_layers` spread over all, or the first and the last where nothing is fitted."""
     head: str = "frozen"
     num_outputs: int = 16_384
     continue_from: Path | None = None
@@ -66,7 +72,8 @@ def train_draft(folder: Path, stage: TrainStage, *, progress: Progress) -> Path:
     source = resolve(recipe["target"])
     target = load_target(source, dtype="float32", device=stage.device)
     num_layers = target.config.get_text_config().num_hidden_layers
-    layers = stage.layers or default_layers(num_layers, stage.num_layers)
+    choose = spread_layers if stage.fit_tokens > 0 else default_layers
+    layers = stage.layers or choose(num_layers, stage.num_layers)
     settle(folder / stage.name, _settings(stage, layers))
     student = _student(target, stage, state=state, layers=layers, text=text, source=source)
     run = TrainRun(text=text, state=state, student=student, settings=stage.settings)
@@ -152,6 +159,8 @@ def _student(
     state.keep_outputs(outputs)
     shape = StudentShape(layers=layers, head=stage.head)
     student = make_student(target, shape, output_ids=outputs.tolist())
+    if stage.settings.bits is not None:
+        student.round_embeddings(bits=stage.settings.bits)
     if trained is not None:
         load_weights(student, trained.weights)
     return student

@@ -5,15 +5,13 @@ A step is a fixed number of packed batches, whose gradients add up to the gradie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from edge.distillation.conversation import Role
-from edge.distillation.levels import can_round, rounded
+from edge.distillation.levels import rounded_weights
 from edge.distillation.loss import divergence
 from edge.distillation.measure import RANKS, Guesses, Tally, coupled_matches, ranks
 from edge.distillation.packing import Batch, Packer, Text
@@ -75,7 +73,7 @@ class Trainer:
         weight = max(1e-9, sum(float(batch.weights.sum()) for batch in batches))
         total = 0.0
         # Gradients of the rounded weights move the exact ones: straight through, Bengio et al., arXiv 1308.3432.
-        with rounded_layers(self._student, bits=self._settings.bits):
+        with rounded_weights(self._student.layer_weights(), bits=self._settings.bits):
             for batch in batches:
                 losses = self._losses(batch)
                 loss = (losses * torch.from_numpy(batch.weights).to(self._device)).sum() / weight
@@ -88,7 +86,7 @@ class Trainer:
 
     def measure(self, batches: Iterable[Batch]) -> Tally:
         """Count guesses at answers, by category; all but greedy answers under "hot"."""
-        with rounded_layers(self._student, bits=self._settings.bits):
+        with rounded_weights(self._student.layer_weights(), bits=self._settings.bits):
             return measure_student(
                 self._student, batches, category=_name, bfloat16=self._settings.bfloat16
             )
@@ -97,24 +95,6 @@ class Trainer:
         logits = _logits(self._student, batch, bfloat16=self._settings.bfloat16)
         indices = torch.from_numpy(batch.indices).to(self._device)
         return divergence(logits, indices, torch.from_numpy(batch.probs).to(self._device))
-
-
-@contextmanager
-def rounded_layers(student: Student, *, bits: int | None) -> Iterator[None]:
-    """Round the matrices of a student's layers for as long as the block runs; None: leave them exact."""
-    if bits is None:
-        yield
-        return
-    exact: list[tuple[nn.Parameter, torch.Tensor]] = []
-    try:
-        for _, value in student.trained():
-            if value is not student.head and can_round(value):
-                exact.append((value, value.data))
-                value.data = rounded(value.data, bits=bits)
-        yield
-    finally:
-        for value, data in exact:
-            value.data = data
 
 
 @torch.no_grad()

@@ -1,18 +1,31 @@
 """Loads drafts that `paceline distil` made: a folder, or the one small file that a folder is packed into."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge.distillation.compact import SUFFIX, read_description, unpacked
+from edge.distillation.compact import OUTPUT, SUFFIX, read_description, read_levels, unpacked
 from edge.distillation.draft_reading import check_draft, is_draft, read_head
+from edge.drafters.lean import LeanModel, is_lean
+from edge.drafters.matrices import LowBitMatrix, can_multiply
+from paceline.engine.architecture import context_length
 from paceline.engine.engine import Engine
-from paceline.engine.loading import load_model, resolve
+from paceline.engine.fingerprint import weights_fingerprint
+from paceline.engine.loading import load_model, load_weights, resolve
+from paceline.engine.partial_head import PartialHead
 from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import IncompatibleError
+from paceline.messages import ModelIdentity
+
+SHIPPED = Path(__file__).parents[1] / "drafts"
+"""Drafts that come with the package, each found by its file's name without the suffix."""
 
 
 def distilled_path(spec: str) -> Path | None:
     """Return where a distilled draft is, or None if the name means something else."""
+    shipped = SHIPPED / f"{spec}{SUFFIX}"
+    if spec == Path(spec).name and shipped.is_file():
+        return shipped
     path = Path(spec).expanduser()
     if path.suffix == SUFFIX and path.is_file():
         return path
@@ -35,7 +48,8 @@ def load_distilled(path: Path, *, tokenizer: Tokenizer, **loading: Any) -> Engin
     if path.is_file():
         _check_tokenizer(path, read_description(path)["tokenizer"], tokenizer)
         with unpacked(path) as folder:
-            return _load(folder, tokenizer, loading)
+            packed = _load_packed(path, folder, tokenizer, loading)
+            return packed or _load(folder, tokenizer, loading)
     _check_tokenizer(path, check_draft(path)["tokenizer"], tokenizer)
     return _load(path, tokenizer, loading)
 
@@ -44,6 +58,40 @@ def _load(folder: Path, tokenizer: Tokenizer, loading: dict[str, Any]) -> Engine
     engine = load_model(resolve(str(folder)), tokenizer=tokenizer, **loading)
     engine.limit_output(*read_head(folder))
     return engine
+
+
+def _load_packed(
+    file: Path, folder: Path, tokenizer: Tokenizer, loading: dict[str, Any]
+) -> Engine | None:
+    """Run a packed draft on its levels, in bfloat16 whatever is asked for; None where that cannot be done."""
+    levels = read_levels(file)
+    if loading.get("device", "cpu") != "cpu" or not can_multiply(list(levels.values())):
+        return None
+    model = load_weights(resolve(str(folder)), dtype="bfloat16")
+    names = {
+        name for name, value in model.named_parameters() if "layers" in name and value.dim() == 2
+    }
+    if not is_lean(model.config) or not {OUTPUT, *names} <= set(levels):
+        return None
+    tell = loading.get("progress") or (lambda _: None)
+    tell(f"{file.name}: packing its matrices")
+
+    def make(parts: Sequence[str]) -> LowBitMatrix:
+        return LowBitMatrix([levels[name] for name in parts])
+
+    ids, _ = read_head(folder)
+    size = model.get_input_embeddings().num_embeddings
+    head = PartialHead(ids, make([OUTPUT]), vocabulary_size=size)
+    identity = ModelIdentity(
+        name=str(file),
+        weights_fingerprint=weights_fingerprint(model, name=file.name),
+        dtype="bfloat16",
+        quantisation="levels of 4 bits",
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        vocabulary_size=min(tokenizer.vocabulary_size, size),
+        context_length=context_length(model.config),
+    )
+    return Engine(LeanModel(model, make=make, head=head), identity=identity)
 
 
 def _check_tokenizer(path: Path, expected: str, tokenizer: Tokenizer) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 
 class PartialHead(nn.Module):
@@ -15,21 +14,21 @@ class PartialHead(nn.Module):
 
     Args:
         ids_W: the tokens.
-        rows_WH: their rows of the output matrix.
+        product: gives their logits [..., W] for hidden states.
         vocabulary_size: V, width of the logits that come out.
     """
 
     _ids: Tensor
 
-    def __init__(self, ids_W: Tensor, rows_WH: Tensor, *, vocabulary_size: int) -> None:
+    def __init__(self, ids_W: Tensor, product: nn.Module, *, vocabulary_size: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(rows_WH, requires_grad=False)
+        self.product = product
         self.register_buffer("_ids", ids_W, persistent=False)
         self._vocabulary_size = vocabulary_size
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return logits [..., V] for hidden states [..., H]."""
-        logits = linear(hidden, self.weight)
+        logits: Tensor = self.product(hidden)
         whole = logits.new_full((*logits.shape[:-1], self._vocabulary_size), float("-inf"))
         return whole.index_copy_(whole.dim() - 1, self._ids, logits)
 
@@ -48,4 +47,7 @@ def limited(head: nn.Module, ids_W: Tensor, rows_WH: Tensor) -> PartialHead:
     if rows_WH.shape != (len(ids), width):
         raise ValueError(f"rows: got shape {tuple(rows_WH.shape)}, expected {(len(ids), width)}")
     rows = rows_WH.to(device=weight.device, dtype=weight.dtype, copy=True)
-    return PartialHead(ids_W.to(weight.device, torch.long), rows, vocabulary_size=vocabulary_size)
+    product = nn.Linear(width, len(ids), bias=False, device="meta")
+    product.weight = nn.Parameter(rows, requires_grad=False)
+    places = ids_W.to(weight.device, torch.long)
+    return PartialHead(places, product, vocabulary_size=vocabulary_size)

@@ -21,10 +21,12 @@ from edge.distillation.compact import (
     CompactTypes,
     pack_draft,
     read_description,
+    read_levels,
     unpacked,
 )
-from edge.distillation.draft_reading import check_draft, read_trained
+from edge.distillation.draft_reading import check_draft, read_exact, read_trained
 from edge.distillation.evaluation import EvaluatedDraft
+from edge.distillation.levels import rounded, values_of
 from edge.distillation.progress import Progress
 from edge.distillation.report_stage import ReportStage, write_report
 from edge.distillation.shards import count_shards, read_shard
@@ -32,9 +34,11 @@ from edge.distillation.train_stage import TrainStage, train_draft
 from edge.distillation.training import TrainSettings
 from edge.distillation.write_stage import WriteStage, write_text
 from edge.distillation.writing import WritingSettings
-from edge.drafters import load_drafter
+from edge.drafters import ModelDrafter, load_drafter
+from edge.drafters.matrices import can_multiply
 from paceline.command import run as run_command
 from paceline.engine.loading import load_tokenizer, resolve
+from paceline.engine.rows import RowGroup
 from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import ConfigError, IncompatibleError
 from paceline.sampling.settings import SamplingSettings
@@ -45,7 +49,7 @@ SEED = 3
 """Script 0, which is held out, has greedy answers with it."""
 TRAINING = TrainStage(
     num_layers=1,
-    num_outputs=200,
+    num_outputs=208,  # whole blocks of the kernel for packed drafts
     save_every=2,
     measure_every=4,
     settings=TrainSettings(
@@ -69,7 +73,10 @@ def writing(target: Path, **changes: Any) -> WriteStage:
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_tiny(tmp_path_factory.mktemp("target"), config=llama_config(num_hidden_layers=3))
+    folder = save_tiny(
+        tmp_path_factory.mktemp("target"),
+        config=llama_config(num_hidden_layers=3, intermediate_size=64),
+    )
     lines = [f"def number_{i}():\n    return {i * i}\n" for i in range(200)]
     (folder / "document.txt").write_text("".join(lines))
     return folder
@@ -198,6 +205,39 @@ def test_an_edge_drafts_with_it_as_the_student_would(
         assert float(best - logits[place[0, 0]]) < 0.3
         said.append(token)
     assert len(drafted) == 6
+
+
+def test_a_draft_that_learned_on_levels_is_run_on_them(
+    run: Path, target: Path, tmp_path: Path
+) -> None:
+    settings = replace(TRAINING.settings, bits=4)
+    folder = train_draft(
+        run, replace(TRAINING, name="levels", settings=settings), progress=Progress()
+    )
+    file = tmp_path / "levels.draft"
+    pack_draft(folder, file)
+    levels = read_levels(file)
+    if not can_multiply(list(levels.values())):
+        pytest.skip("this processor has no kernel for 4-bit weights")
+    tokenizer = load_tokenizer(resolve(str(target)))
+    drafter = load_drafter(str(file), tokenizer=tokenizer)
+    assert isinstance(drafter, ModelDrafter)
+    assert drafter.engine.identity.quantisation == "levels of 4 bits"
+    # The embeddings that it trained with are those of the file, and so are its rounded layers.
+    exact = read_exact(folder)
+    for name, value in exact.items():
+        if name in levels:
+            packed = values_of(levels[name].codes, levels[name].scales, bits=4)
+            assert torch.equal(packed, rounded(value, bits=4))
+    text = tokenizer.encode("def f():")
+    sequence = drafter.engine.open(max_length=64, max_pending=8)
+    group = RowGroup(sequence=sequence, tokens=text)
+    logits = drafter.engine.forward([group]).of(0)
+    with unpacked(file) as opened, torch.inference_mode():
+        student = EvaluatedDraft(opened).student
+        expected = student(torch.tensor(text), torch.arange(len(text)), [len(text)])
+    got = logits[:, student.output_ids]
+    assert float((got - expected).square().mean().sqrt()) < 0.1 * float(expected.std())
 
 
 def test_a_draft_for_another_tokenizer_is_refused(draft: Path) -> None:

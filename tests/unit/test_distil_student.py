@@ -13,7 +13,7 @@ from edge.distillation.loss import divergence
 from edge.distillation.measure import Guesses, Tally, coupled_matches, ranks
 from edge.distillation.schedule import LAST, rate_share
 from edge.distillation.slots import Feed, Slots
-from edge.distillation.student import StudentShape, default_layers, make_student
+from edge.distillation.student import StudentShape, default_layers, make_student, spread_layers
 from paceline.engine import attention
 from paceline.errors import ConfigError
 
@@ -105,6 +105,15 @@ def test_default_layers_are_the_first_and_the_last() -> None:
     assert default_layers(30, 3) == (0, 1, 29)
     assert default_layers(30, 1) == (0,)
     assert default_layers(2, 4) == (0, 1)
+
+
+def test_spread_layers_are_different_and_hold_both_ends() -> None:
+    assert spread_layers(30, 8) == (0, 4, 8, 12, 17, 21, 25, 29)
+    assert spread_layers(30, 1) == (0,)
+    for count in range(2, 14):
+        layers = spread_layers(12, count)
+        assert len(set(layers)) == min(count, 12)
+        assert (layers[0], layers[-1]) == (0, 11)
 
 
 def test_divergence_is_the_whole_one_when_all_is_kept() -> None:
