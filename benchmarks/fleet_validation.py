@@ -23,126 +23,23 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from numpy.random import default_rng
+from fleet_cases import CASES, TOKEN, Case, asks, models
 
 from cloud.admission import SessionSettings
 from cloud.core import Core
-from cloud.scheduler import SchedulerSettings
 from edge.steering import LengthPolicy
 from paceline.client.settings import DraftingSettings
 from paceline.tokens import TokenId
-from simulator.acceptance.recordings import recorded_costs, recorded_trace
-from simulator.cost import StepCost
 from simulator.fleet.delays import sampled
 from simulator.fleet.edge import WINDOW_MOST
 from simulator.fleet.groups import Group, Resident, run_group
 from simulator.fleet.report import VALIDATION
-from simulator.fleet.settings import Ask, DrafterModel, VerifierModel
 from simulator.notation import parse_network
 from simulator.virtual.draft import DraftSettings
 from simulator.virtual.edge import EdgeSettings, Request
 from simulator.virtual.model import ModelSettings
 from simulator.virtual.verifier import VerifierSettings
 from simulator.virtual.world import World, WorldSettings, run
-
-TOKEN = 300
-"""Ids of the toy target are as long as this one."""
-LASTS_S = 120.0
-MOST_ASKS = 6
-"""Of an edge; with questions one right after the other that is some minutes."""
-PLACES = ("wan", "lte", "starlink", "rtt=30ms,jitter=3ms")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One small fleet."""
-
-    name: str
-    num_edges: int
-    every_s: float
-    """Mean time from one question to the next."""
-    draft: str
-    """Whose guesses and costs, or empty."""
-    acceptance: float = 0.0
-    """Instead of recorded guesses."""
-    draft_pass_s: float = 0.0
-    policy: LengthPolicy = LengthPolicy.CLOSED_FORM
-    places: tuple[str, ...] = PLACES
-    seats: int = 64
-    race: bool = True
-    row_budget: int = 128
-    mean_tokens: float = 100.0
-
-
-CASES = (
-    Case(name="plain, light", num_edges=4, every_s=40.0, draft=""),
-    Case(name="plain, saturated", num_edges=8, every_s=0.01, draft=""),
-    Case(name="distilled, light", num_edges=4, every_s=40.0, draft="distilled-trial"),
-    Case(name="distilled, busy", num_edges=8, every_s=20.0, draft="distilled-trial"),
-    Case(name="distilled, saturated", num_edges=8, every_s=0.01, draft="distilled-trial"),
-    Case(name="lookup, busy", num_edges=8, every_s=20.0, draft="lookup"),
-    Case(
-        name="0.8 at 5 ms, busy",
-        num_edges=8,
-        every_s=20.0,
-        draft="fast",
-        acceptance=0.8,
-        draft_pass_s=0.005,
-    ),
-    Case(
-        name="0.8 at 5 ms, saturated",
-        num_edges=8,
-        every_s=0.01,
-        draft="fast",
-        acceptance=0.8,
-        draft_pass_s=0.005,
-    ),
-    Case(
-        name="0.8 at 5 ms, fixed length 8",
-        num_edges=8,
-        every_s=20.0,
-        draft="fast",
-        acceptance=0.8,
-        draft_pass_s=0.005,
-        policy=LengthPolicy.FIXED,
-    ),
-    Case(
-        name="0.8 at 5 ms, race off",
-        num_edges=6,
-        every_s=20.0,
-        draft="fast",
-        acceptance=0.8,
-        draft_pass_s=0.005,
-        race=False,
-    ),
-    Case(
-        name="0.8 at 5 ms, 32 rows a step",
-        num_edges=8,
-        every_s=0.01,
-        draft="fast",
-        acceptance=0.8,
-        draft_pass_s=0.005,
-        row_budget=32,
-    ),
-    Case(
-        name="0.8 at 5 ms, 4 seats for 8",
-        num_edges=8,
-        every_s=6.0,
-        draft="fast",
-        acceptance=0.8,
-        draft_pass_s=0.005,
-        seats=4,
-    ),
-    Case(
-        name="0.8 at 5 ms, satellite and bad Wi-Fi",
-        num_edges=6,
-        every_s=20.0,
-        draft="fast",
-        acceptance=0.8,
-        draft_pass_s=0.005,
-        places=("satellite", "bad-wifi"),
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,51 +66,6 @@ class Figures:
     bytes_up: float
     """Per committed token."""
     bytes_down: float
-
-
-def asks(case: Case, seed: int) -> dict[int, tuple[Ask, ...]]:
-    """Return what is asked, by edge."""
-    questions = {}
-    for edge in range(case.num_edges):
-        generator = default_rng((seed, edge))
-        at_s, found = 0.0, list[Ask]()
-        while at_s < LASTS_S and len(found) < LASTS_S / 4:
-            at_s += float(generator.exponential(case.every_s))
-            length = int(min(400, max(8, generator.lognormal(0.0, 0.6) * case.mean_tokens)))
-            prompt = int(generator.integers(20, 200))
-            found.append(
-                Ask(
-                    at_s=at_s,
-                    prompt_tokens=prompt,
-                    max_tokens=length,
-                    seed=int(generator.integers(512)),
-                )
-            )
-        questions[edge] = tuple(found[:MOST_ASKS])
-    return questions
-
-
-def models(case: Case) -> tuple[VerifierModel, DrafterModel | None]:
-    """Return the settings of both ends."""
-    costs = recorded_costs("xeon-1-core")
-    verifier = VerifierModel(
-        cost=costs.target.cost,
-        spread=costs.target.spread,
-        scheduler=SchedulerSettings(race=case.race, row_budget=case.row_budget),
-        max_sessions=case.seats,
-    )
-    if not case.draft:
-        return verifier, None
-    if case.draft == "fast":
-        cost = StepCost(fixed_s=case.draft_pass_s, per_row_s=0.0)
-        return verifier, DrafterModel(
-            cost=cost, acceptance=case.acceptance, length_policy=case.policy
-        )
-    fitted = costs.draft(case.draft)
-    trace = recorded_trace(case.draft)
-    return verifier, DrafterModel(
-        cost=fitted.cost, spread=fitted.spread, trace=trace, length_policy=case.policy
-    )
 
 
 def fleet(case: Case, seed: int) -> "Sums":

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from harness.fleets import fleet_of, gauges_of, telemetry_of, told, verifier_seen
 
+from orchestrator.placement import place
 from paceline.errors import ConfigError
 from simulator.cost import StepCost
 from simulator.fleet.figures import CAUSES, figures
@@ -111,6 +113,21 @@ def test_edges_are_dealt_out_evenly() -> None:
         sizes = [Counter(one.kind for one in house)[kind] for house in houses]
         assert max(sizes) - min(sizes) <= 1
     assert {one.slowdown for house in houses for one in house if one.kind == 1} == {3.0}
+
+
+def test_the_orchestrator_deals_edges_out_evenly_too() -> None:
+    names = ("a", "b", "c", "d")
+    rtts = {f"{name}:50051": 0.07 for name in names}
+    idle = gauges_of(num_generations=0, rtt_s=0.0, verifier="")
+    edges = [
+        told(f"e{number:03}", telemetry=telemetry_of(gauges=idle, distances=rtts))
+        for number in range(103)
+    ]
+    fleet = fleet_of(*(verifier_seen(name) for name in names), *edges)
+    homes = Counter(one.verifiers[0] for one in place(fleet, fleet.edges.keys()).values())
+    assert sum(homes.values()) == 103
+    sizes = [len(house) for house in placed(parse_mix(MIX), num_edges=103, num_verifiers=4)]
+    assert sorted(homes.values()) == sorted(sizes)
 
 
 # --- a run
