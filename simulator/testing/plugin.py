@@ -6,6 +6,7 @@ is used.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -83,20 +84,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if len(times) < 2 and len(seeds) < 2:
         return
     override = _seed_option(metafunc.config)
-    cases = [
-        (time, seed if override is None else override)
-        for time in times or (None,)
-        for seed in (seeds if override is None else ()) or (override,)
-    ]
-    ids = [
-        "-".join(
-            [
-                *([time] if len(times) > 1 and time else []),
-                *([f"seed{seed}"] if len(seeds) > 1 else []),
-            ]
-        )
-        for time, seed in cases
-    ]
+    chosen = (seeds or (None,)) if override is None else (override,)
+    cases = list(itertools.product(times or (None,), chosen))
+
+    def named(time: Time | None, seed: int | None) -> str:
+        words = [f"{time}"] if len(times) > 1 else []
+        return "-".join([*words, f"seed{seed}"] if len(seeds) > 1 else words)
+
+    ids = list(itertools.starmap(named, cases))
     metafunc.parametrize(CASE, cases, ids=ids, indirect=True)
 
 
@@ -109,7 +104,11 @@ def pytest_runtest_makereport(
     report = yield
     scene = item.stash.get(SCENE, None)
     if report.failed and scene is not None:
-        report.sections.append(("network", "\n".join(told_scene(scene, test=item.nodeid))))
+        try:
+            told = told_scene(scene, test=item.nodeid)
+        except Exception as error:  # noqa: BLE001 - it must not end the run of all tests
+            told = [f"what happened cannot be told: {error!r}"]
+        report.sections.append(("network", "\n".join(told)))
     return report
 
 
