@@ -96,6 +96,7 @@ class TracedLink:
         self._link = link
         self._trace = trace
         self._clock = clock
+        self._is_open = True
         trace.stream(at_s=clock.now_s(), is_up=True)
 
     @property
@@ -126,7 +127,9 @@ class TracedLink:
 
     async def close(self) -> None:
         """See `Link`."""
-        self._trace.stream(at_s=self._clock.now_s(), is_up=False)
+        if self._is_open:  # closing twice is allowed
+            self._is_open = False
+            self._trace.stream(at_s=self._clock.now_s(), is_up=False)
         await self._link.close()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from paceline.timeline.facts import Facts, Forward, Step, StreamChange, Upward
-from paceline.timeline.placing import COMMIT, Down, Text, Up, downs, rejected, ups
+from paceline.timeline.placing import COMMIT, Down, Up, downs, judge, rejected, ups
 from paceline.timeline.summing import figures_of, notes_of
 from paceline.timeline.value import (
     Committed,
@@ -49,11 +49,12 @@ class _Builder:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._ups, self._downs = ups(facts), downs(facts)
-        self._text = Text(self._downs)
+        self._refused = judge(self._ups, self._downs)
         self.spans: list[Span] = []
         self.flows: list[Flow] = []
         self._sent = self._add_ups()
         self._steps = self._add_verifications()
+        self._step_ends = [self.spans[index].end_s for index in self._steps]
         self._received = self._add_downs()
         self._step_of = self._verified_positions()
         self._add_queues()
@@ -114,17 +115,17 @@ class _Builder:
     def _fate(self, up: Up) -> Fate:
         if not up.nodes:
             return Fate.NONE
-        count = sum(self._text.is_accepted(node) for node in up.nodes)
+        count = sum(node.is_accepted for node in up.nodes)
         if count:
             return Fate.ACCEPTED if count == len(up.nodes) else Fate.PARTLY
-        are_right = all(self._text.is_right(node) for node in up.nodes)
+        are_right = all(node.is_right for node in up.nodes)
         return Fate.LATE if are_right else Fate.WASTED
 
     def _up_details(self, up: Up) -> tuple[tuple[str, int | tuple[int, ...]], ...]:
         details: list[tuple[str, int | tuple[int, ...]]] = [("bytes", up.fact.num_bytes)]
         if up.nodes:
             first = up.nodes[0].position - self._facts.prompt_length
-            accepted = sum(self._text.is_accepted(node) for node in up.nodes)
+            accepted = sum(node.is_accepted for node in up.nodes)
             details += [("position", first), ("tokens", len(up.nodes)), ("accepted", accepted)]
             if self._facts.has_tokens:
                 details.append(("token_ids", tuple(up.fact.tokens)))
@@ -171,7 +172,7 @@ class _Builder:
                 begin_s=min(self._s(down.sent_s), self._s(down.fact.at_s)),
                 end_s=self._s(down.fact.at_s),
                 name=(
-                    f"commit {len(down.fact.tokens)}"
+                    f"commit {len(down.fact.tokens)}" + (", end" if down.fact.is_end else "")
                     if down.fact.message == COMMIT
                     else down.fact.message
                 ),
@@ -193,7 +194,7 @@ class _Builder:
                 at_s=self._s(down.fact.at_s),
                 position=down.position - prompt,
                 accepted=down.accepted,
-                rejected=tuple(p - prompt for p in rejected(down, self._ups, self._text)),
+                rejected=tuple(p - prompt for p in rejected(down, self._refused)),
                 tokens=down.tokens if self._facts.has_tokens else (),
             )
             for down in self._downs
@@ -221,7 +222,7 @@ class _Builder:
         """Return the step that a commit tells of: the last one that had ended when it was sent."""
         if down.verify is None:
             return None
-        place = self._last_before(down, [self.spans[index].end_s for index in self._steps])
+        place = self._last_before(down, self._step_ends)
         return self._steps[place] if place >= 0 else None
 
     def _last_before(self, down: Down, ends: Sequence[float]) -> int:
@@ -258,7 +259,7 @@ class _Builder:
     def _compared_in(self, up: Up, index: int) -> list[int]:
         """Return the steps after which drafts of a message were compared; none for those that came too late."""
         steps = dict.fromkeys(
-            self._step_of.get(node.position) for node in up.nodes if self._text.is_compared(node)
+            self._step_of.get(node.position) for node in up.nodes if node.is_compared
         )
         end_s = self.spans[index].end_s
         return [step for step in steps if step is not None and end_s <= self.spans[step].end_s]

@@ -5,7 +5,7 @@ and moves what the verifier did back in time where that would overlap, since wha
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -22,14 +22,20 @@ from paceline.timeline.facts import (
 COMMIT = "commit"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Node:
-    """A drafted token that was sent."""
+    """A drafted token that was sent. `judge` says what became of it."""
 
     position: int
     token: int
     parent: "Node | None"
     """None: it hangs off committed text."""
+    is_compared: bool = False
+    """All above it became text, so that it was compared if it was there in time."""
+    is_right: bool = False
+    """It and all above it became text."""
+    is_accepted: bool = False
+    """It became text as a draft."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,59 +136,52 @@ def _cut(down: Down, length: int) -> None:
     down.accepted = flags[skip:]
 
 
-class Text:
-    """The committed text, and which guesses agree with it.
+Refused = Mapping[int, Sequence[tuple[float, int]]]
+"""By position: when guesses that differ from the text were sent, and their tokens."""
+
+
+def judge(sent: Sequence[Up], found: Sequence[Down]) -> Refused:
+    """Note on every node what became of it, and return those that the target may have compared and refused.
 
     Args:
-        found: the messages that brought it.
+        sent: what was offered, in order: parents come before children.
+        found: the messages that brought the text.
     """
-
-    def __init__(self, found: Sequence[Down]) -> None:
-        self._tokens: dict[int, tuple[int, bool]] = {}
-        for down in found:
-            for index, token in enumerate(down.tokens):
-                self._tokens[down.position + index] = (token, down.accepted[index])
-
-    def is_right(self, node: Node) -> bool:
-        """Whether a node and all above it became text."""
-        here: Node | None = node
-        while here is not None:
-            if self._tokens.get(here.position, (None, False))[0] != here.token:
-                return False
-            here = here.parent
-        return True
-
-    def is_accepted(self, node: Node) -> bool:
-        """Whether it became text as a draft."""
-        return self._tokens.get(node.position, (None, False))[1] and self.is_right(node)
-
-    def is_compared(self, node: Node) -> bool:
-        """Whether all above it became text, so that it was compared if it was there in time."""
-        return node.parent is None or self.is_right(node.parent)
-
-    def is_refused(self, node: Node) -> bool:
-        """Whether it is the first that differs from the text."""
-        known = self._tokens.get(node.position)
-        return known is not None and known[0] != node.token and self.is_compared(node)
+    text: dict[int, tuple[int, bool]] = {}
+    for down in found:
+        for index, token in enumerate(down.tokens):
+            text[down.position + index] = (token, down.accepted[index])
+    refused: dict[int, list[tuple[float, int]]] = {}
+    for up in sent:
+        for node in up.nodes:
+            known = text.get(node.position)
+            is_equal = known is not None and known[0] == node.token
+            node.is_compared = node.parent is None or node.parent.is_right
+            node.is_right = node.is_compared and is_equal
+            node.is_accepted = node.is_right and known is not None and known[1]
+            differs = known is not None and not is_equal
+            if differs and node.is_compared and up.arrives_s is not None:
+                refused.setdefault(node.position, []).append((up.fact.at_s, node.token))
+    return refused
 
 
-def rejected(down: Down, found: Sequence[Up], text: Text) -> tuple[int, ...]:
+def rejected(down: Down, refused: Refused) -> tuple[int, ...]:
     """Return the positions at which a commit refused drafts: as many as the verifier counted.
 
-    It does not tell which; the refused guesses that were there first are taken.
+    It does not tell which; the refused guesses that were sent first are taken.
     """
     count = down.fact.num_judged - down.fact.num_accepted
     if count < 1 or not down.tokens:
         return ()
-    own = {down.position + index for index, draft in enumerate(down.accepted) if not draft}
-    candidates = dict.fromkeys(
-        (node.position, node.token)
-        for up in found
-        if up.arrives_s is not None and up.fact.at_s < down.fact.at_s
-        for node in up.nodes
-        if node.position in own and text.is_refused(node)
+    candidates = sorted(
+        (at_s, down.position + index, token)
+        for index, was_draft in enumerate(down.accepted)
+        if not was_draft
+        for at_s, token in refused.get(down.position + index, ())
+        if at_s < down.fact.at_s
     )
-    places = [position for position, _ in candidates][:count]
+    guesses = dict.fromkeys((position, token) for _, position, token in candidates)
+    places = [position for position, _ in guesses][:count]
     last = down.position + len(down.tokens) - 1
     return tuple(sorted(places + [last] * (count - len(places))))
 

@@ -1,6 +1,7 @@
 """Writes a timeline to a file; the end of its name says what: a trace, a picture, or the recording it is made from."""
 
 import json
+import os
 from pathlib import Path
 
 from paceline.errors import ConfigError
@@ -31,6 +32,8 @@ def check_file(path: Path) -> None:
         )
     if not path.parent.is_dir():
         raise ConfigError(f"timeline: there is no folder {path.parent}; make it first")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"timeline: cannot write {path}; name a file that can be written")
     if path.suffix in PICTURES:
         check_picture()
 

@@ -303,3 +303,4 @@ def test_the_end_of_a_text_is_noted() -> None:
     facts = trace.facts().facts
     assert [fact.is_end for fact in facts if isinstance(fact, Downward)] == [False] * 3 + [True]
     assert [fact.num_tokens for fact in facts if isinstance(fact, Forward)] == [2, 2]
+    assert spans(built(trace), Lane.DOWNLINK)[-1][0] == "commit 1, end"

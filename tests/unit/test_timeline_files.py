@@ -12,8 +12,7 @@ from edge.generate import generate
 from paceline.errors import ConfigError
 from paceline.timeline.building import timeline_of
 from paceline.timeline.command import timeline
-from paceline.timeline.facts import Facts, Forward
-from paceline.timeline.writing import check_file, read_recording, write
+from paceline.timeline.writing import check_file, read_recording
 from simulator.timeline.command import session
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -42,7 +41,7 @@ def test_pictures_are_pictures_and_say_what_is_in_them(recording: Path, tmp_path
     assert root.tag.endswith("svg")
     # Matplotlib draws letters as paths, and leaves each text as a comment.
     text = svg.read_text(encoding="utf-8")
-    for name in ("uplink", "downlink", "accepted draft", "draft rejected", "milliseconds"):
+    for name in ("uplink", "downlink", "accepted draft", "step of the target", "milliseconds"):
         assert name in text
 
 
@@ -65,6 +64,9 @@ def test_a_file_that_could_not_be_written_is_refused_before_the_work(
         check_file(tmp_path / "t.gif")
     with pytest.raises(ConfigError, match="no folder"):
         check_file(tmp_path / "nowhere" / "t.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(ConfigError, match="can be written"):
+        check_file(tmp_path / "folder.json")
     monkeypatch.setattr("paceline.timeline.picture.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="pip install matplotlib"):
         check_file(tmp_path / "t.png")
@@ -76,12 +78,7 @@ def test_a_file_that_could_not_be_written_is_refused_before_the_work(
         assert "matplotlib" in str(result.exception)
 
 
-def test_a_full_disk_and_a_missing_recording_are_told(tmp_path: Path) -> None:
-    (tmp_path / "t.json").mkdir()
-    fact = Forward(at_s=0.0, end_s=1.0, position=1, num_tokens=1)
-    facts = Facts(began_s=0.0, prompt_length=1, facts=(fact,))
-    with pytest.raises(ConfigError, match=r"cannot write .*t\.json"):
-        write(facts, tmp_path / "t.json", title="")
+def test_a_recording_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_recording(tmp_path / "none.jsonl")
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe")
