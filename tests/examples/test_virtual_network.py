@@ -1,4 +1,4 @@
-"""In virtual time: minutes of a bad network pass in milliseconds, the same in every run."""
+"""In virtual time: what a bad network does in seconds is tested in a fraction of one, the same in every run."""
 
 from collections.abc import Callable
 
