@@ -13,8 +13,6 @@ from simulator.fleet.settings import Ask, DrafterModel, VerifierModel
 TOKEN = 300
 """Ids of the toy target are as long as this one."""
 LASTS_S = 120.0
-MOST_ASKS = 6
-"""Of an edge; with questions one right after the other that is some minutes."""
 PLACES = ("wan", "lte", "starlink", "rtt=30ms,jitter=3ms")
 
 
@@ -37,6 +35,8 @@ class Case:
     race: bool = True
     row_budget: int = 128
     mean_tokens: float = 100.0
+    most_asks: int = 6
+    """Of an edge; with questions one right after the other that is some minutes."""
 
 
 FAST = Case(
@@ -62,6 +62,16 @@ CASES = (
     replace(FAST, name="0.8 at 5 ms, race off", num_edges=6, race=False),
     replace(FAST, name="0.8 at 5 ms, 32 rows a step", every_s=ALWAYS_S, row_budget=32),
     replace(FAST, name="0.8 at 5 ms, 4 seats for 8", every_s=6.0, seats=4),
+    Case(
+        name="lookup, 32 edges at once",
+        num_edges=32,
+        every_s=ALWAYS_S,
+        draft="lookup",
+        most_asks=2,
+    ),
+    replace(
+        FAST, name="0.8 at 5 ms, 32 edges at once", num_edges=32, every_s=ALWAYS_S, most_asks=2
+    ),
     replace(FAST, name="0.8 at 5 ms, far and lossy", num_edges=6, places=("satellite", "bad-wifi")),
 )
 
@@ -84,7 +94,7 @@ def asks(case: Case, seed: int) -> dict[int, tuple[Ask, ...]]:
                     seed=int(generator.integers(512)),
                 )
             )
-        questions[edge] = tuple(found[:MOST_ASKS])
+        questions[edge] = tuple(found[: case.most_asks])
     return questions
 
 

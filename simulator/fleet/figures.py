@@ -97,7 +97,7 @@ def _figures(run: Run, settings: FleetSettings, *, price_per_hour: float) -> Fig
         ],
         "all": _of_edges(answers),
         "verifiers": {
-            "load": _rounded(per_s / (num * run.most_tokens_per_s)),
+            "load": _ratio(per_s, num * run.most_tokens_per_s),
             "most_tokens_per_s": _rounded(run.most_tokens_per_s),
             "busy": _spread([one.busy_s / lasts_s for one in tallies], LEVELS),
             "sessions": _rounded(sum(one.sessions_s for one in tallies) / (num * lasts_s)),

@@ -144,9 +144,18 @@ def run_fleet(settings: FleetSettings, *, num_processes: int, progress: Progress
 
 
 def _every_s(settings: FleetSettings, *, most_tokens_per_s: float) -> float:
-    """Return how often edges ask for the load that is wanted."""
+    """Return how often edges ask for the load that is wanted.
+
+    Raises:
+        ConfigError: the verifiers are too slow to say.
+    """
     if settings.load is None:
         return settings.people.every_s
+    if not most_tokens_per_s:
+        raise ConfigError(
+            f"load: a full verifier commits nothing within {SATURATED_S:g} s, so it cannot be a part of that; "
+            "say how often edges ask instead"
+        )
     offered = settings.load * most_tokens_per_s * settings.num_verifiers
     return round(settings.num_edges * settings.people.mean_answer_tokens / offered, 3)
 

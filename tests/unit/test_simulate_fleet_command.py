@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,15 @@ def test_how_often_edges_ask_can_be_said_instead() -> None:
     assert per_edge == pytest.approx(40.0 / 20.0, rel=0.3)
 
 
+def test_verifiers_that_commit_nothing_cannot_be_loaded() -> None:
+    slow = VerifierModel(cost=StepCost(fixed_s=100.0, per_row_s=0.0))
+    with pytest.raises(ConfigError, match="how often edges ask"):
+        run(verifier=slow)
+    told = figures(run(verifier=slow, load=None), price_per_hour=1.0)
+    assert told["drafting"]["answers"] == 0
+    assert "nobody asked" in "\n".join(report(told))
+
+
 def test_without_drafts_only_the_cloud_is_told() -> None:
     told = figures(run(drafter=None), price_per_hour=1.0)
     assert "drafting" not in told
@@ -265,6 +275,8 @@ def test_pictures_need_matplotlib_and_a_known_ending(
 
 
 def test_sub_commands_are_listed_and_found() -> None:
+    (point,) = entry_points(group="paceline.commands", name="simulate")
+    assert point.load() is simulate
     told = invoked("--help").output
     for name in ("faults", "session"):
         assert re.search(rf"^  {name} ", told, re.MULTILINE)
