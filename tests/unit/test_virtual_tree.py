@@ -1,0 +1,102 @@
+"""Trees in virtual time: the client's own, grown from recorded guesses."""
+
+from dataclasses import replace
+
+import pytest
+
+from paceline.client import DraftingSettings
+from paceline.drafter import TreeDraft, tokens_of
+from paceline.errors import ConfigError
+from paceline.sampling.settings import SamplingSettings
+from paceline.session.growth import Growth
+from paceline.tokens import TokenId
+from simulator.acceptance.chances import RankChances
+from simulator.acceptance.recordings import recorded_trace
+from simulator.cost import StepCost
+from simulator.notation import parse_network
+from simulator.virtual.draft import DraftSettings
+from simulator.virtual.edge import EdgeSettings, Request
+from simulator.virtual.machine import Occupation
+from simulator.virtual.model import ModelSettings
+from simulator.virtual.target import ToyTarget
+from simulator.virtual.tree_draft import tree_drafter
+from simulator.virtual.verifier import VerifierSettings
+from simulator.virtual.world import WorldSettings, run
+
+TRACE = recorded_trace("low-bit-4-64")
+FORWARD = StepCost(fixed_s=0.004, per_row_s=0.0)
+REQUESTS = tuple(
+    Request(prompt=(TokenId(5), TokenId(6 + i)), max_tokens=64, seed=i) for i in range(4)
+)
+
+
+def duration_s(edge: EdgeSettings) -> float:
+    """Virtual seconds of the answers, which are the target's own."""
+    settings = WorldSettings(
+        edges=(edge,),
+        verifiers=(
+            VerifierSettings(model=ModelSettings(cost=StepCost(fixed_s=0.06, per_row_s=0.0005))),
+        ),
+        network=parse_network("rtt=100ms,jitter=5ms"),
+    )
+    (asked,) = run(settings).asked
+    for one in asked:
+        assert tuple(one.pieces) == settings.target.run(one.request.prompt, 64)
+    return sum(one.statistics.duration_s for one in asked if one.statistics)
+
+
+@pytest.mark.slow
+def test_over_a_long_link_a_tree_is_ahead_of_a_chain_and_that_of_nothing() -> None:
+    far = DraftingSettings(draft_length=32, window=256, tokens_per_message=1)
+    tree = duration_s(
+        EdgeSettings(
+            requests=REQUESTS,
+            make_drafter=tree_drafter(TRACE, cost=FORWARD),
+            drafting=replace(far, growth=Growth(floor=0.02)),
+        )
+    )
+    chain = duration_s(
+        EdgeSettings(
+            requests=REQUESTS,
+            draft=DraftSettings(trace=TRACE, cost=FORWARD),
+            drafting=far,
+        )
+    )
+    nothing = duration_s(EdgeSettings(requests=REQUESTS, draft=None))
+    assert tree < 0.9 * chain < 0.8 * nothing
+
+
+def test_a_tree_drafter_has_what_was_recorded() -> None:
+    target, occupation = ToyTarget(), Occupation()
+    drafter = tree_drafter(TRACE, cost=FORWARD)(target, occupation)
+    draft = drafter.open(prompt_length=2, max_tokens=64, sampling=SamplingSettings(seed=3))
+    assert isinstance(draft, TreeDraft)
+    text = [TokenId(5), TokenId(6)]
+    ranks: list[int] = []
+    for _ in range(60):
+        right = target.draw(text)
+        wrong = TokenId((right + 7) % target.vocabulary_size)
+        here, lost = draft.branch(text, [(), (wrong,)], width=4)
+        tokens = tokens_of(here)
+        assert len(set(tokens)) == len(tokens) == len(lost) == 4
+        assert here[0].chance < 1.0
+        ranks.append(tokens.index(right) + 1 if right in tokens else 0)
+        text.append(right)
+    recorded = [text.ranks[:60] for text in TRACE.texts]
+    expected = [[rank if rank <= 4 else 0 for rank in one] for one in recorded]
+    assert ranks in expected
+    assert draft.extend(text, 3)[0] == draft.branch(text, [()], width=1)[0][0].token
+
+
+def test_chances_are_the_shares_of_the_ranks() -> None:
+    chances = RankChances(TRACE, width=4, temperature=0.0)
+    sure, unsure = chances.at(12.0), chances.at(0.1)
+    assert sure[0] > 0.9 > 0.6 > unsure[0]
+    assert unsure[1] > sure[1]
+    assert all(sum(one) <= 1.0 for one in (sure, unsure))
+    assert len(chances.at(1e6)) == 4, "beyond all that was recorded"
+
+
+def test_recorded_guesses_say_nothing_of_a_real_models_text() -> None:
+    with pytest.raises(ConfigError, match="expected a ToyTarget"):
+        tree_drafter(TRACE)(object(), Occupation())  # type: ignore[arg-type]
