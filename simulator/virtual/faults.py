@@ -102,6 +102,8 @@ MOST_CONTROL = 4
 _KINDS = tuple(kind for kind in FaultKind if kind not in CONTROL)
 _CONTROL_KINDS = tuple(kind for kind in FaultKind if kind in CONTROL)
 _CONTROL_SEED = 0xC0
+_BREAKS = frozenset({FaultKind.CUT, FaultKind.HALF_OPEN, FaultKind.KILL_VERIFIER})
+"""What ends streams at once: soon after it sessions come back."""
 
 
 class Member(StrEnum):
@@ -219,11 +221,12 @@ def _control_fault(dice: Generator, before: Sequence[Fault], *, until_s: float) 
         poison=_POISONS[int(dice.integers(len(_POISONS)))],
     )
     chance = dice.random()
-    if chance < 0.3:
-        return _aftershock(dice, fault, before[int(dice.integers(len(before)))])
+    breaks = [one for one in before if one.kind in _BREAKS] or before
     if chance < 0.5:
+        return _aftershock(dice, fault, breaks[int(dice.integers(len(breaks)))])
+    if chance < 0.65:
         return _at_token(dice, fault)
-    if chance < 0.7:
+    if chance < 0.8:
         return replace(fault, at_s=1.0 + float(dice.exponential(2.0)))
     return fault
 
