@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from harness.timelines import check_timeline, check_trace
+from harness.virtual_rig import virtual_rig
+from harness.virtual_time import LoopClock, run_virtually
 
 from edge.steering import LengthPolicy
-from paceline.client.session_trace import SessionTrace
+from paceline.client.session_trace import SessionTrace, TracedLink
 from paceline.client.settings import DraftingSettings
-from paceline.errors import ConfigError
+from paceline.errors import ConfigError, LinkClosed
+from paceline.messages import Close, CloseReason, Drain
 from paceline.sampling.settings import SamplingSettings
 from paceline.timeline.building import timeline_of
-from paceline.timeline.facts import disguised
+from paceline.timeline.facts import Downward, StreamChange, Upward, disguised
 from paceline.timeline.value import Lane, Timeline
 from paceline.timeline.writing import read_recording
 from paceline.tokens import TokenId
@@ -191,6 +194,37 @@ def _times(timeline: Timeline, lane: Lane) -> list[tuple[float, float]]:
 def _shown(timeline: Timeline) -> list[object]:
     """What became text when, to the microsecond; without ids."""
     return [replace(commit, at_s=round(commit.at_s, 6), tokens=()) for commit in timeline.commits]
+
+
+def test_a_traced_link_is_as_the_link_and_tells_once_that_it_is_over() -> None:
+    trace = SessionTrace()
+
+    async def main() -> None:
+        async with virtual_rig() as (link, peer):
+            traced = TracedLink(link, trace=trace, clock=LoopClock())
+            await traced.send(Close(reason=CloseReason.DONE))
+            assert await peer.receive() == Close(reason=CloseReason.DONE)
+            await peer.send(Drain(deadline_ms=5))
+            assert await traced.receive() == Drain(deadline_ms=5)
+            assert traced.payload_bytes_up == link.payload_bytes_up > 0
+            assert traced.payload_bytes_down == link.payload_bytes_down > 0
+            await traced.finish()
+            assert await peer.receive() is None
+            await traced.close()
+            await traced.close()
+            with pytest.raises(LinkClosed):
+                await traced.receive()
+
+    run_virtually(main())
+    first, up, down, last = trace.facts().facts
+    assert (first, last) == (
+        StreamChange(at_s=first.at_s, is_up=True),
+        StreamChange(at_s=last.at_s, is_up=False),
+    )
+    assert isinstance(up, Upward)
+    assert isinstance(down, Downward)
+    assert (up.message, down.message) == ("close", "drain")
+    assert up.num_bytes > 0
 
 
 def invoked(*options: str) -> str:
