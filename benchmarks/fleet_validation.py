@@ -107,8 +107,8 @@ def fleet(case: Case, seed: int) -> "Sums":
     )
 
 
-def detailed(case: Case, seed: int) -> "Sums":
-    """Run the detailed world."""
+def world(case: Case, seed: int) -> WorldSettings:
+    """Return the detailed world of a case."""
     verifier, drafter = models(case)
     questions = asks(case, seed)
     networks = [parse_network(name) for name in case.places]
@@ -120,7 +120,7 @@ def detailed(case: Case, seed: int) -> "Sums":
             acceptance=drafter.acceptance,
             trace=drafter.trace,
         )
-    settings = WorldSettings(
+    return WorldSettings(
         edges=tuple(
             EdgeSettings(
                 requests=tuple(
@@ -153,16 +153,20 @@ def detailed(case: Case, seed: int) -> "Sums":
         seed=seed,
         longest_s=36000.0,
     )
+
+
+def detailed(case: Case, seed: int) -> "Sums":
+    """Run the detailed world."""
     kept: list[tuple[Core, World]] = []
 
-    async def look(world: World) -> None:
+    async def look(running: World) -> None:
         await asyncio.sleep(0)
-        core = world.verifiers[0].core
+        core = running.verifiers[0].core
         assert core is not None
-        kept.append((core, world))
+        kept.append((core, running))
 
-    result = run(settings, script=look)
-    core, world = kept[0]
+    result = run(world(case, seed), script=look)
+    core, running = kept[0]
     account = core.registry.account
     told = [
         one.statistics
@@ -181,7 +185,7 @@ def detailed(case: Case, seed: int) -> "Sums":
         first_token_s=[one.time_to_first_token_s for one in told],
         queue_s=account.queue.spread.total,
         num_queued=account.queue.spread.num_values,
-        busy_s=world.verifiers[0].occupation.busy_s,
+        busy_s=running.verifiers[0].occupation.busy_s,
         lasted_s=result.duration_s,
         rows=core.worker.times.num_rows - core.worker.times.num_prefill_rows,
         drafted=sum(one.drafted for one in told),

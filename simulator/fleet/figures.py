@@ -96,26 +96,7 @@ def _figures(run: Run, settings: FleetSettings, *, price_per_hour: float) -> Fig
             for number, kind in enumerate(settings.mix)
         ],
         "all": _of_edges(answers),
-        "verifiers": {
-            "load": _ratio(per_s, num * run.most_tokens_per_s),
-            "most_tokens_per_s": _rounded(run.most_tokens_per_s),
-            "busy": _spread([one.busy_s / lasts_s for one in tallies], LEVELS),
-            "sessions": _rounded(sum(one.sessions_s for one in tallies) / (num * lasts_s)),
-            "most_sessions": max(one.most_sessions for one in tallies),
-            "step_s": _ratio(sum(one.busy_s for one in tallies), _sum(tallies, "num_steps")),
-            "sessions_per_step": _ratio(_sum(tallies, "num_served"), _sum(tallies, "num_steps")),
-            "queue_s": _spread([answer.queued_s for answer in answers], SLOW_LEVELS),
-            "waited_per_step_s": _ratio(
-                sum(one.waited_s for one in tallies), _sum(tallies, "num_served")
-            ),
-            "rows_per_token": _ratio(
-                _sum(tallies, "root_rows") + _sum(tallies, "draft_rows"), tokens
-            ),
-            "draft_rows_per_token": _ratio(_sum(tallies, "draft_rows"), tokens),
-            "prompt_rows_per_token": _ratio(_sum(tallies, "prefill_rows"), tokens),
-            "refused": _sum(tallies, "num_refused"),
-            "given_up": _sum(tallies, "num_given_up"),
-        },
+        "verifiers": _of_verifiers(run, settings),
         "drafts": _of_drafts(drafts, answered=answered),
         "bytes_per_token": {
             "up": _ratio(_sum(tallies, "bytes_up"), answered),
@@ -127,6 +108,31 @@ def _figures(run: Run, settings: FleetSettings, *, price_per_hour: float) -> Fig
         },
         "drift": _drift(tallies, settings),
         "over_time": _over_time(tallies, ends_s=settings.warm_up_s + lasts_s),
+    }
+
+
+def _of_verifiers(run: Run, settings: FleetSettings) -> Figures:
+    """Return what the verifiers did."""
+    tallies, lasts_s, num = run.tallies, settings.lasts_s, settings.num_verifiers
+    tokens = sum(one.tokens for one in tallies)
+    queued = [answer.queued_s for one in tallies for answer in one.answers]
+    return {
+        "load": _ratio(tokens / lasts_s, num * run.most_tokens_per_s),
+        "most_tokens_per_s": _rounded(run.most_tokens_per_s),
+        "busy": _spread([one.busy_s / lasts_s for one in tallies], LEVELS),
+        "sessions": _rounded(sum(one.sessions_s for one in tallies) / (num * lasts_s)),
+        "most_sessions": max(one.most_sessions for one in tallies),
+        "step_s": _ratio(sum(one.busy_s for one in tallies), _sum(tallies, "num_steps")),
+        "sessions_per_step": _ratio(_sum(tallies, "num_served"), _sum(tallies, "num_steps")),
+        "queue_s": _spread(queued, SLOW_LEVELS),
+        "waited_per_step_s": _ratio(
+            sum(one.waited_s for one in tallies), _sum(tallies, "num_served")
+        ),
+        "rows_per_token": _ratio(_sum(tallies, "root_rows") + _sum(tallies, "draft_rows"), tokens),
+        "draft_rows_per_token": _ratio(_sum(tallies, "draft_rows"), tokens),
+        "prompt_rows_per_token": _ratio(_sum(tallies, "prefill_rows"), tokens),
+        "refused": _sum(tallies, "num_refused"),
+        "given_up": _sum(tallies, "num_given_up"),
     }
 
 
