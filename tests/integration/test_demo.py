@@ -1,4 +1,4 @@
-"""The demo as a user runs it: five programs and a real model."""
+"""The demo as a user runs it: five programs, with a real model once and with a tiny one where the text is not looked at."""
 
 import json
 import re
@@ -11,15 +11,22 @@ from typing import Any
 
 import psutil
 import pytest
+from harness.models import save_tiny
 from harness.processes import is_running, running
 
 START_S = 120.0
 END_S = 60.0
 ARGUMENTS = ("demo", "--rtt", "20ms", "--max-tokens", "12")
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    return (*ARGUMENTS, "--target", str(save_tiny(tmp_path_factory.mktemp("model"))))
+
+
+@pytest.mark.real
 def test_the_demo_compares_two_answers_over_the_link(tmp_path: Path) -> None:
     with running("paceline.command", *ARGUMENTS, environment={"TMPDIR": str(tmp_path)}) as demo:
         assert demo.wait(timeout_s=START_S) == 0, demo.stderr
@@ -39,9 +46,9 @@ def test_the_demo_compares_two_answers_over_the_link(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_demo_that_stays_answers_on(tmp_path: Path) -> None:
+def test_a_demo_that_stays_answers_on(tiny: tuple[str, ...], tmp_path: Path) -> None:
     with running(
-        "paceline.command", *ARGUMENTS, "--stay", environment={"TMPDIR": str(tmp_path)}
+        "paceline.command", *tiny, "--stay", environment={"TMPDIR": str(tmp_path)}
     ) as demo:
         page = demo.wait_for(r"The fleet, live: (\S+)", timeout_s=START_S)[1]
         demo.wait_for("An OpenAI endpoint is at", timeout_s=START_S)
@@ -65,9 +72,9 @@ def edge_of(page: str, *, until: Callable[[dict[str, Any]], bool]) -> dict[str, 
     raise AssertionError(edge)
 
 
-def test_the_demo_ends_with_all_its_programs(tmp_path: Path) -> None:
+def test_the_demo_ends_with_all_its_programs(tiny: tuple[str, ...], tmp_path: Path) -> None:
     with running(
-        "paceline.command", *ARGUMENTS, ready="^> ", environment={"TMPDIR": str(tmp_path)}
+        "paceline.command", *tiny, ready="^> ", environment={"TMPDIR": str(tmp_path)}
     ) as demo:
         children = psutil.Process(demo.pid).children(recursive=True)
         assert children
@@ -78,9 +85,9 @@ def test_the_demo_ends_with_all_its_programs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_program_outlives_a_demo_that_was_killed(tmp_path: Path) -> None:
+def test_no_program_outlives_a_demo_that_was_killed(tiny: tuple[str, ...], tmp_path: Path) -> None:
     # The link and the edge have the same parent and the same lifeline as the verifier.
-    with running("paceline.command", *ARGUMENTS, environment={"TMPDIR": str(tmp_path)}) as demo:
+    with running("paceline.command", *tiny, environment={"TMPDIR": str(tmp_path)}) as demo:
         demo.wait_for_stderr("starting the verifier", timeout_s=START_S)
         children = psutil.Process(demo.pid).children(recursive=True)
         demo.kill()
