@@ -21,8 +21,8 @@ from simulator.virtual.verifier import SimulatedVerifier
 
 FOLLOW_S = 60.0
 """Within this time after everything has healed all edges must follow the orchestrator: an attempt under way may fail (10 s), the
-next one is at most 10 s later, a policy that was lost comes on with the second telemetry after that (10 s), a verifier that
-was away is asked again within 10 s, and clocks of machines may be slow by half while all this goes on."""
+next one is at most 10 s later, a policy that was lost is sent again with the second telemetry after that (10 s), a verifier that was
+away is asked again within 10 s."""
 
 LOOK_S = 0.25
 """How often it is looked whether they do."""
@@ -62,7 +62,7 @@ class Plane:
         self.stations: dict[str, Station] = {}
         """By name of the machine."""
         self.followed_s: float | None = None
-        """When all followed the orchestrator, after everything had healed."""
+        """Since when all followed the orchestrator, after everything had healed."""
         self.astray: Sequence[str] = ()
         """Who did not, when that was looked at last."""
         self._seed = seed
@@ -119,16 +119,22 @@ class Plane:
     async def watch(
         self, *, edges: Sequence[SimulatedEdge], verifiers: Sequence[SimulatedVerifier]
     ) -> None:
-        """Find out when all follow the orchestrator; give up after FOLLOW_S."""
+        """Look until all is answered and all follow the orchestrator; give up when some did not for FOLLOW_S."""
         loop = asyncio.get_running_loop()
-        until_s = loop.time() + FOLLOW_S
+        astray_since_s: float | None = None
         while True:
+            now_s = loop.time()
             self.astray = astray(self.orchestrator, edges=edges, verifiers=verifiers)
-            if not self.astray:
-                self.followed_s = loop.time()
-                return
-            if loop.time() >= until_s:
-                return
+            if self.astray:
+                self.followed_s = None
+                astray_since_s = now_s if astray_since_s is None else astray_since_s
+                if now_s - astray_since_s >= FOLLOW_S:
+                    return
+            else:
+                astray_since_s = None
+                self.followed_s = now_s if self.followed_s is None else self.followed_s
+                if all(edge.is_done.is_set() for edge in edges):
+                    return
             await asyncio.sleep(LOOK_S)
 
     async def end(
