@@ -21,9 +21,9 @@ WASTE = {
     "rejected": "wrong",
     "behind": "behind a wrong one",
     "late": "too late, though right",
-    "stale": "on a text that was not continued so",
+    "stale": "on another text",
     "ended": "left over at the end",
-    "unsent": "overtaken before they were sent",
+    "unsent": "overtaken, never sent",
 }
 NAMES = {"drafting": "with drafts", "cloud_only": "cloud only"}
 
