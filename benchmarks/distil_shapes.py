@@ -1,6 +1,6 @@
 """Acceptance against cost for some student shapes, each trained on the same text for the same number of tokens.
 
-    .venv/bin/python benchmarks/distil_shapes.py --run FOLDER [--tokens N] [--threads N] [--json FILE] [--plot FILE]
+    .venv/bin/python benchmarks/distil_shapes.py --run FOLDER [--fit-tokens N] [--tokens N] [--threads N] [--json FILE] [--plot FILE]
 
 FOLDER is one of `paceline distil` that holds text. Every shape is a training of its own in that folder, so a benchmark
 that was stopped goes on where it was. The rate is that of the best chain in rounds that wait for their answer, at a
@@ -11,38 +11,57 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 
+from edge.distillation.compact import pack_draft
 from edge.distillation.progress import Progress
 from edge.distillation.report_stage import ReportStage, write_report
 from edge.distillation.train_stage import TrainStage, train_draft
 from edge.distillation.training import TrainSettings
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "1-layer": {"layers": (0,)},
-    "2-layers": {"layers": (0, 29)},
-    "3-layers": {"layers": (0, 1, 29)},
-    "4-layers": {"layers": (0, 1, 28, 29)},
-    "4-layers-8k": {"layers": (0, 1, 28, 29), "num_outputs": 8192},
-    "4-layers-head": {"layers": (0, 1, 28, 29), "head": "trained"},
-    "6-layers": {"layers": (0, 1, 2, 27, 28, 29)},
+    "2 layers": {"num_layers": 2},
+    "4 layers": {"num_layers": 4},
+    "6 layers": {"num_layers": 6},
+    "8 layers": {"num_layers": 8},
+    "8 layers, 8,192 outputs": {"num_layers": 8, "num_outputs": 8192},
+    "10 layers": {"num_layers": 10},
+    "12 layers": {"num_layers": 12},
 }
 ROUND_TRIP = "rtt_60_ms"
 
 
-def measured(run: Path, name: str, shape: dict[str, Any], *, tokens: int) -> dict[str, Any]:
-    stage = TrainStage(name=f"shape-{name}", settings=TrainSettings(num_tokens=tokens), **shape)
+BITS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What every shape gets."""
+
+    fit_tokens: int
+    train_tokens: int
+
+
+def measured(run: Path, name: str, shape: dict[str, Any], *, budget: Budget) -> dict[str, Any]:
+    folder = "shape-" + name.replace(" ", "-").replace(",", "")
+    settings = TrainSettings(
+        num_tokens=budget.train_tokens, batches_per_step=2, rate=5e-4, bits=BITS
+    )
+    stage = TrainStage(name=folder, fit_tokens=budget.fit_tokens, settings=settings, **shape)
     progress = Progress()
     draft = train_draft(run, stage, progress=progress)
+    pack_draft(draft, draft.parent / f"{draft.name}.draft")
     report = json.loads(write_report(run, ReportStage(draft=draft), progress=progress).read_text())
     everything = report["temperature_0"]["all"]
     return {
         "shape": name,
-        "layers": len(shape["layers"]),
+        "layers": report["layers"],
+        "megabytes": round((draft.parent / f"{draft.name}.draft").stat().st_size / 1e6, 1),
         "acceptance": everything["within"][0],
         "within_4": everything["within"][3],
         "coupled": report["temperature_1"]["all"]["coupled"],
@@ -69,18 +88,25 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--tokens", type=int, default=1_000_000)
+    parser.add_argument("--fit-tokens", type=int, default=32_768)
+    parser.add_argument("--tokens", type=int, default=131_072)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    budget = Budget(fit_tokens=arguments.fit_tokens, train_tokens=arguments.tokens)
     rows = []
     for name, shape in SHAPES.items():
-        rows.append(measured(arguments.run, name, shape, tokens=arguments.tokens))
+        rows.append(measured(arguments.run, name, shape, budget=budget))
         print(json.dumps(rows[-1]), flush=True)
     if arguments.json:
-        content = {"tokens": arguments.tokens, "threads": arguments.threads, "shapes": rows}
+        content = {
+            "budget": asdict(budget),
+            "bits": BITS,
+            "threads": arguments.threads,
+            "shapes": rows,
+        }
         arguments.json.write_text(json.dumps(content, indent=1) + "\n")
     if arguments.plot:
         plot(rows, arguments.plot)

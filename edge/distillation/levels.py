@@ -20,8 +20,11 @@ GROUP = 32
 BITS = range(2, 7)
 READ_BITS = 3
 """For embeddings that are only read, not said: they are rare, and two thirds of all."""
-_SHRINKS = (1.0, 0.9, 0.8, 0.7)
-"""Shares of the largest weight that the outermost level may stand at; the best for each group is taken."""
+_SHRINKS = (1.0, 0.92, 0.8)
+_SHRINKS_OF_FOUR = (1.0, 0.85, 0.72)
+"""Shares of the largest weight that the outermost level may stand at; the best for each group is taken. Few levels like it nearer."""
+_BLOCK_ROWS = 128
+"""Rows that are rounded at once, so that they stay in the processor's cache."""
 _LEAST_SCALE = 2.0**-14
 """The smallest number that float16 holds with all its digits."""
 
@@ -45,7 +48,7 @@ def codes_of(weights_NK: Tensor, *, bits: int) -> tuple[Tensor, Tensor]:
     outermost = groups.abs().amax(dim=-1, keepdim=True)
     highest = 2**bits - 1
     best_codes, best_scales, best_error = None, None, None
-    for shrink in _SHRINKS:
+    for shrink in _SHRINKS if bits > BITS[0] else _SHRINKS_OF_FOUR:
         scales = (shrink * 2 / highest) * outermost
         scales = scales.clamp(min=_LEAST_SCALE).bfloat16().float()
         codes = (groups / scales + highest / 2).round_().clamp_(0, highest)
@@ -71,8 +74,12 @@ def values_of(codes_NK: Tensor, scales_NG: Tensor, *, bits: int) -> Tensor:
 
 def rounded(weights_NK: Tensor, *, bits: int) -> Tensor:
     """Return the nearest weights that have such levels, in float32."""
-    codes, scales = codes_of(weights_NK, bits=bits)
-    return values_of(codes, scales, bits=bits)
+    result = torch.empty(weights_NK.shape, dtype=torch.float32, device=weights_NK.device)
+    for start in range(0, len(weights_NK), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        codes, scales = codes_of(weights_NK[rows], bits=bits)
+        result[rows] = values_of(codes, scales, bits=bits)
+    return result
 
 
 @contextmanager

@@ -53,6 +53,7 @@ def gap(target: Any, student: Student) -> float:
     return float((own[:40] - meant).square().mean())
 
 
+@pytest.mark.slow
 def test_a_fitted_student_is_nearer_to_its_target() -> None:
     target = tiny_model(llama_config(num_hidden_layers=4))
     student = student_of(target, (0, 2))
@@ -68,10 +69,12 @@ def test_a_student_with_all_layers_has_nothing_to_be_fitted() -> None:
     student = student_of(target, (0, 1))
     own = {name: value.detach().clone() for name, value in student.trained()}
     fits = fit_student(student, target, layers=(0, 1), batches=batches(4), settings=EXACT)
-    assert all(fit.before < 1e-9 for fit in fits)
-    assert all(torch.allclose(value, own[name], atol=1e-4) for name, value in student.trained())
+    # The states to be met are kept in bfloat16.
+    assert all(fit.before < 1e-5 for fit in fits)
+    assert all(torch.allclose(value, own[name], atol=0.02) for name, value in student.trained())
 
 
+@pytest.mark.slow
 def test_a_layer_makes_up_for_the_rounding_of_those_before() -> None:
     target = tiny_model(llama_config(num_hidden_layers=2, intermediate_size=64))
     settings = FitSettings(bfloat16=False, bits=3)
