@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from harness.model_world import save_pair
 
 from edge.steering import LengthPolicy
 from paceline.tokens import TokenId
@@ -134,8 +135,16 @@ def test_drafting_pays_where_it_is_right() -> None:
     assert duration_s(1.0) < 0.6 * duration_s(0.0)
 
 
-def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_the_examples_of_the_documentation_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = (ROOT / "docs" / "simulator.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(example, {})
+    save_pair(tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    first, *others = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(first, names)
     assert '"kind":"answered","tokens":64' in capsys.readouterr().out
+    for example in others:
+        exec(example, names)
