@@ -1,6 +1,7 @@
 """The model as a whole: jitter and capacity through a link, profiles, and how a network is written."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,25 @@ def test_any_text_is_a_network_or_an_error(text: str) -> None:
     except ConfigError as error:
         told = str(error)
     assert told.startswith("network: ")
+
+
+def test_every_profile_is_documented_as_it_is_and_says_where_it_is_from() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "link.md").read_text(encoding="utf-8")
+    rows = dict(
+        re.findall(
+            r"^\| ([a-z-]+) \| (.+) \|$", page.split("## Profiles")[1].split("## ")[0], re.MULTILINE
+        )
+    )
+    assert set(PROFILES) <= set(rows)
+    for name, profile in PROFILES.items():
+        rtt, jitter, bandwidth, _, source = (cell.strip() for cell in rows[name].split(" | "))
+        assert float(rtt.removesuffix(" ms")) == pytest.approx(
+            (profile.up.delay_s + profile.down.delay_s) * 1e3
+        )
+        for number in {profile.up.jitter_s, profile.down.jitter_s}:
+            assert f"{number * 1e3:g}" in re.findall(r"[\d.]+", jitter)
+        for rate_bps in {profile.up.bandwidth_bps, profile.down.bandwidth_bps}:
+            assert rate_bps is not None
+            assert f"{rate_bps / 1e6:g}" in re.findall(r"[\d.]+", bandwidth)
+        assert len(source) > 20
+    assert "*What happens inside an interval is made up*" in page

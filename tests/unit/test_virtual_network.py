@@ -76,6 +76,24 @@ def test_a_connection_takes_a_round_trip_and_a_message_half_of_one() -> None:
     _run(body)
 
 
+def test_each_direction_has_its_own_delay_and_bandwidth() -> None:
+    async def body(world: _World) -> None:
+        link, context, _ = await world.connected()
+        sent_s = world.now_s
+        await link.send(_proposal(1))
+        assert await context.receive() == _proposal(1)
+        assert world.now_s == pytest.approx(sent_s + 0.02)
+        sent_s = world.now_s
+        message = encode_cloud(_commit(1))
+        await context.write(message)
+        assert await link.receive() == _commit(1)
+        sending_s = len(message.SerializeToString()) * 8 / 1e3
+        assert sending_s > 0.05
+        assert world.now_s == pytest.approx(sent_s + 0.09 + sending_s)
+
+    _run(body, "up.delay=20ms,down.delay=90ms,down.bandwidth=1kbit")
+
+
 def test_a_hundred_small_messages_sent_at_once_arrive_together() -> None:
     async def body(world: _World) -> None:
         link, context, _ = await world.connected()
