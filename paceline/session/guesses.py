@@ -94,9 +94,7 @@ class Guesses:
         for token in path:
             node = node.children.get(token) if node is not None else None
         return (
-            node is not None
-            and self._frontier is not None
-            and self._frontier.grown(node, guesses)
+            node is not None and self._frontier is not None and self._frontier.grown(node, guesses)
         )
 
     def promote(self, most: int) -> None:
