@@ -30,7 +30,8 @@ MARKERS = {"fixed": "o", "closed-form": "s"}
 def head() -> dict[str, Any]:
     """Return how and where this runs."""
     return {
-        "command": " ".join([Path(sys.executable).name, *sys.argv]),
+        # Where folders lie means nothing elsewhere.
+        "command": " ".join(Path(word).name if word.startswith("/") else word for word in sys.argv),
         "machine": machine(),
         "versions": {
             "python": platform.python_version(),

@@ -137,7 +137,8 @@ def test_the_command_writes_costs_and_guesses(target: Path, tmp_path: Path) -> N
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
     arguments = ["--target", str(target), "--draft", "lookup", "--draft", "low-bit:4/16"]
     arguments += ["--prompts", str(prompts), "--max-tokens", "6", "--out", str(tmp_path / "out")]
-    arguments += ["--dtype", "float32", "--rounds", "1", "--max-context", "32"]
+    arguments += ["--dtype", "float32", "--rounds", "1", "--max-context", "32", "--service"]
+    arguments += ["--sessions", "2", "--rows", "4"]
     result = CliRunner().invoke(calibrate, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     costs = read_costs(tmp_path / "out" / "costs.toml")
@@ -145,6 +146,8 @@ def test_the_command_writes_costs_and_guesses(target: Path, tmp_path: Path) -> N
     assert [draft.name for draft in costs.drafts] == ["lookup", "low-bit:4/16"]
     one = Work().with_sequence(num_rows=1, context=16)
     assert 1e-5 < costs.target.seconds(one) < 10
+    assert 0.0 < costs.target.between_s < 1.0
+    assert "ms between two steps" in result.output
     # Index look-ups against a model of three layers.
     assert costs.draft("lookup").seconds(one) < costs.draft("low-bit:4/16").seconds(one)
     trace = read_trace(tmp_path / "out" / "guesses-low-bit-4-16.json")

@@ -1,13 +1,15 @@
 """Predicted answers against what can be worked out by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from edge.steering import LengthPolicy
 from paceline.errors import ConfigError
 from simulator.acceptance.guess_trace import Confidence, GuessedText, GuessTrace
-from simulator.calibration.cost_file import Calibration
+from simulator.calibration.cost_file import Calibration, read_costs, write_costs
+from simulator.calibration.service_steps import Answered
 from simulator.cost import FittedCost, StepCost
 from simulator.notation import parse_network
 from simulator.predict import PredictionSettings, predict
@@ -117,3 +119,20 @@ def test_a_draft_that_was_not_measured_is_told() -> None:
     with pytest.raises(ConfigError, match="got 'other', expected one that was measured: draft"):
         predict(other)
     predict(replace(other, drafts=False))  # nothing is drafted, so nothing need be known
+
+
+def test_what_comes_between_steps_is_what_they_leave_of_the_time_from_token_to_token() -> None:
+    answered = Answered(arrivals_s=(1.0, 1.04, 1.1), step_s=0.04)
+    assert answered.between_s == pytest.approx(0.01)
+    # Clocks of two processes: never below 0.
+    assert Answered(arrivals_s=(1.0, 1.1), step_s=0.11).between_s == 0.0
+
+
+def test_a_cost_file_keeps_what_comes_between_steps(tmp_path: Path) -> None:
+    path = tmp_path / "costs.toml"
+    measured = Calibration(machine={}, target=replace(TARGET, between_s=0.0015))
+    write_costs(path, measured)
+    assert read_costs(path) == measured
+    path.write_text(path.read_text().replace("between_s = 0.0015", "between_s = -1.0"))
+    with pytest.raises(ConfigError, match=r"between_s: got -1\.0"):
+        read_costs(path)
