@@ -60,12 +60,15 @@ def _load(folder: Path, tokenizer: Tokenizer, loading: dict[str, Any]) -> Engine
     return engine
 
 
-def _load_packed(
-    file: Path, folder: Path, tokenizer: Tokenizer, loading: dict[str, Any]
-) -> Engine | None:
-    """Run a packed draft on its levels, in bfloat16 whatever is asked for; None where that cannot be done."""
+def lean_model(file: Path, folder: Path) -> LeanModel | None:
+    """Return a packed draft as a model that multiplies its levels as they are; None where that cannot be done.
+
+    Args:
+        file: the draft.
+        folder: the same, unpacked.
+    """
     levels = read_levels(file)
-    if loading.get("device", "cpu") != "cpu" or not can_multiply(list(levels.values())):
+    if not can_multiply(list(levels.values())):
         return None
     model = load_weights(resolve(str(folder)), dtype="bfloat16")
     names = {
@@ -73,8 +76,6 @@ def _load_packed(
     }
     if not is_lean(model.config) or not {OUTPUT, *names} <= set(levels):
         return None
-    tell = loading.get("progress") or (lambda _: None)
-    tell(f"{file.name}: packing its matrices")
 
     def make(parts: Sequence[str]) -> LowBitMatrix:
         return LowBitMatrix([levels[name] for name in parts])
@@ -82,8 +83,23 @@ def _load_packed(
     ids, _ = read_head(folder)
     size = model.get_input_embeddings().num_embeddings
     head = PartialHead(ids, make([OUTPUT]), vocabulary_size=size)
+    return LeanModel(model, make=make, head=head)
+
+
+def _load_packed(
+    file: Path, folder: Path, tokenizer: Tokenizer, loading: dict[str, Any]
+) -> Engine | None:
+    """Run a packed draft on its levels, in bfloat16 whatever is asked for; None where that cannot be done."""
+    if loading.get("device", "cpu") != "cpu":
+        return None
+    tell = loading.get("progress") or (lambda _: None)
+    tell(f"{file.name}: packing its matrices")
+    model = lean_model(file, folder)
+    if model is None:
+        return None
+    size = model.get_input_embeddings().num_embeddings
     identity = ModelIdentity(
-        name=str(file),
+        name=file.stem,
         weights_fingerprint=weights_fingerprint(model, name=file.name),
         dtype="bfloat16",
         quantisation="levels of 4 bits",
@@ -91,7 +107,7 @@ def _load_packed(
         vocabulary_size=min(tokenizer.vocabulary_size, size),
         context_length=context_length(model.config),
     )
-    return Engine(LeanModel(model, make=make, head=head), identity=identity)
+    return Engine(model, identity=identity)
 
 
 def _check_tokenizer(path: Path, expected: str, tokenizer: Tokenizer) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from paceline.engine.attention import STEP_KEYWORD, AttentionCall, LayerStep
+from paceline.engine.partial_head import PartialHead
 
 KINDS = ("llama",)
 """Architectures, by transformers' names, whose layers are exactly these operations."""
@@ -59,10 +60,16 @@ class LeanModel(nn.Module):
         self.base_model = _Body(model, self._embeddings, make)
         self._head = head or model.get_output_embeddings()
 
-    def get_input_embeddings(self) -> nn.Module:
+    def matrices(self) -> list[Any]:
+        """Return all products of a step, in their order."""
+        layers = [layer for layer in self.base_model.layers if isinstance(layer, _Layer)]
+        products = [product for layer in layers for product in layer.products()]
+        head = self._head.product if isinstance(self._head, PartialHead) else self._head
+        return [*products, head]
+
+    def get_input_embeddings(self) -> Any:
         """Return what turns tokens into hidden states."""
-        found: nn.Module = self._embeddings
-        return found
+        return self._embeddings
 
     def get_output_embeddings(self) -> nn.Module:
         """Return what turns hidden states into logits."""
@@ -136,6 +143,10 @@ class _Layer(nn.Module):
             layer=number, scale=float(attention.scaling), window=None, softcap=None
         )
 
+    def products(self) -> tuple[nn.Module, ...]:
+        """Return the four products of the layer."""
+        return self._mix, self._out, self._gates, self._down
+
     def forward(self, hidden_RH: Tensor, cos_RD: Tensor, sin_RD: Tensor, step: LayerStep) -> Tensor:
         mixed = self._mix(self._before(hidden_RH))
         heads = mixed.view(len(mixed), -1, self._head_dim).transpose(0, 1)
@@ -159,7 +170,7 @@ class _Norm(nn.Module):
     def __init__(self, norm: Any) -> None:
         super().__init__()
         weight = norm.weight.float() * norm.weight.numel() ** 0.5
-        self.register_buffer("_weight", weight, persistent=False)
+        self.register_buffer("_weight", weight)
         # hypot(length, this) is the root of the sum of squares and of the model's epsilon for each of them.
         least = torch.tensor(float(norm.variance_epsilon * norm.weight.numel()) ** 0.5)
         self.register_buffer("_least", least, persistent=False)
