@@ -67,7 +67,7 @@ def draw(timeline: Timeline, path: Path) -> None:
     for lane, place in lanes.items():
         _prepare(place, lane)
     for span in timeline.spans:
-        _draw_span(lanes[span.lane], span)
+        _draw_span(lanes[span.lane], span, least_s=timeline.end_s / 500)
     _draw_text(lanes[Lane.TEXT], timeline)
     _draw_happenings(lanes, timeline)
     _finish(figure, lanes, timeline)
@@ -87,7 +87,8 @@ def _prepare(place: "Axes", lane: Lane) -> None:
         place.set_ylim(0.0, 1.0)
 
 
-def _draw_span(place: "Axes", span: Span) -> None:
+def _draw_span(place: "Axes", span: Span, *, least_s: float) -> None:
+    """Draw a span; one that is shorter than `least_s` is drawn as a line, or nobody would see it."""
     begin_ms, end_ms = span.begin_s * 1000, span.end_s * 1000
     if span.lane in {Lane.UPLINK, Lane.DOWNLINK}:
         # What travels leaves at the top of its lane and arrives at the bottom: many are under way at once.
@@ -117,12 +118,12 @@ def _draw_span(place: "Axes", span: Span) -> None:
         [(begin_ms, end_ms - begin_ms)],
         (bottom, height),
         facecolor=color,
-        # An outline of its own colour, so that what takes a fraction of a millisecond is seen at all.
-        edgecolor=color,
-        linewidth=0.4,
+        linewidth=0.0,
     )
-    if not is_thin:
-        place.plot([begin_ms, begin_ms], [bottom, bottom + height], color="white", linewidth=0.6)
+    is_short = span.end_s - span.begin_s < least_s
+    if is_short or not is_thin:
+        line = color if is_short else "white"
+        place.plot([begin_ms, begin_ms], [bottom, bottom + height], color=line, linewidth=0.8)
 
 
 def _draw_text(place: "Axes", timeline: Timeline) -> None:
