@@ -25,17 +25,17 @@ def shrunk(
         fails: tries one.
         max_trials: how often that may be asked.
     """
-    num_trials = 0
-    goes_on = True
+    num_trials, goes_on = 0, True
     while goes_on:
-        goes_on = False
-        for smaller in _smaller(schedule):
+        goes_on, place = False, 0
+        while place < len(smaller := [one for one in _smaller(schedule) if one != schedule]):
             if num_trials == max_trials:
                 return schedule
             num_trials += 1
-            if fails(smaller):
-                schedule, goes_on = smaller, True
-                break
+            if fails(smaller[place]):
+                schedule, goes_on = smaller[place], True  # what stands at this place now may do as well
+            else:
+                place += 1
     return schedule
 
 
