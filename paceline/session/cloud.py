@@ -33,6 +33,7 @@ from paceline.session.events import (
 )
 from paceline.session.names import Names, Place
 from paceline.session.offer import Offer
+from paceline.session.ranks import RankRates, likeliest
 from paceline.session.start import check_start
 from paceline.session.table import CloudKind, CloudState, cloud_leads_to
 from paceline.session.tree import Node, root_after
@@ -78,6 +79,7 @@ class CloudSession:
         self._stream = stream
         self._attempt = 0
         self._names = Names()
+        self._rates = RankRates()
         self._base = self._cursor = self.length
         if request.output:
             self._finish_if_over()
@@ -132,24 +134,21 @@ class CloudSession:
         return sum(1 for _ in self._root.below())
 
     def offer(self, max_rows: int) -> Offer:
-        """Return at most `max_rows` live nodes to verify now, never beyond where the text or the lead must end."""
+        """Return the likeliest live nodes to verify now, at most `max_rows`, never beyond where text or lead must end."""
         index: dict[int, int] = {id(self._root): -1}
-        depth: dict[int, int] = {id(self._root): 0}
         tokens: list[TokenId] = []
         parents: list[int] = []
         # A step commits one token more than it goes deep: neither beyond the end of the text, nor more than max_lead
         # past what the edge is known to have.
         deepest = min(self._end, self._base + self.limits.max_lead) - self.length - 1
-        for node in self._root.below():
+        for node, depth in likeliest(self._root, self._rates):
             if len(tokens) >= max_rows:
                 break
-            assert node.parent is not None
-            depth[id(node)] = depth[id(node.parent)] + 1
-            if depth[id(node)] > deepest:
-                break  # breadth first: all that follow are as deep
-            index[id(node)] = len(tokens)
-            parents.append(index[id(node.parent)])
-            tokens.append(node.token)
+            if depth <= deepest:
+                assert node.parent is not None
+                index[id(node)] = len(tokens)
+                parents.append(index[id(node.parent)])
+                tokens.append(node.token)
         return Offer(tokens=tuple(tokens), parents=tuple(parents))
 
     def next_commit(self, *, stream: int | None = None) -> Commit | None:
@@ -377,6 +376,7 @@ class CloudSession:
 
     def _commit(self, token: TokenId) -> None:
         position = self.length
+        self._rates.judge(list(self._root.children), token)
         self._counts.judged += sum(1 for child in self._root.children.values() if child.names)
         self.log.append(token)
         self._root, dropped = self._root.advance(token)

@@ -29,10 +29,7 @@ class Node:
         return child
 
     def below(self) -> Iterator["Node"]:
-        """All nodes under this one, a parent always before its children, older siblings first.
-
-        Breadth first: under a row budget every branch gets its first token before any gets its last.
-        """
+        """All nodes under this one, a parent always before its children, older siblings first."""
         level = list(self.children.values())
         while level:
             yield from level

@@ -70,6 +70,7 @@ def test_settings_that_make_no_sense(fields: dict[str, float]) -> None:
 
 def test_a_chain_session_is_never_asked_for_a_tree() -> None:
     edge = EdgeSession(request=toy_request(), draft_length=8)
+    assert not edge.has_growth
     assert edge.growth_request is None
     assert proposals(grow(edge, t5=0.6)) == []
     assert edge.counts.unsent == 1
@@ -77,6 +78,7 @@ def test_a_chain_session_is_never_asked_for_a_tree() -> None:
 
 def test_the_likeliest_leaves_are_grown_first_and_sent_as_a_tree() -> None:
     edge = streaming(Growth(width=3, leaves=2, floor=0.1))
+    assert edge.has_growth
     assert edge.growth_request == GrowthRequest(position=Position(3), paths=((),), width=3)
     (sent,) = proposals(grow(edge, t5=0.6, t6=0.3, t7=0.05))
     assert (sent.tokens, sent.parents) == ((5, 6), (0, 0))

@@ -1,0 +1,55 @@
+"""How likely guesses are, as a verifier can know it: by their order among their siblings, and by what became of earlier ones.
+
+An edge sends the guess it thinks likeliest first, so a node's rank among its siblings says much; its chance of being committed is the
+product of the rates of its rank and of all above it. No score crosses the wire.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+from paceline.session.tree import Node
+from paceline.tokens import TokenId
+
+PRIOR = (0.6, 0.15, 0.06, 0.03)
+"""Rates before anything is known; later ranks count as the last."""
+
+TRUST = 8.0
+"""The prior counts as much as so many judged positions."""
+
+FADE = 0.98
+"""What a judged position counts less with each newer one: a text changes its subject."""
+
+
+@dataclass(slots=True)
+class RankRates:
+    """How often the target drew the first, second ... of the guesses for a position."""
+
+    _tried: list[float] = field(default_factory=lambda: [TRUST for _ in PRIOR])
+    _right: list[float] = field(default_factory=lambda: [TRUST * rate for rate in PRIOR])
+
+    def rate(self, rank: int) -> float:
+        """Return the chance of a guess of a rank, 0 for the first, if all above it are right."""
+        rank = min(rank, len(PRIOR) - 1)
+        return self._right[rank] / self._tried[rank]
+
+    def judge(self, siblings: list[TokenId], drawn: TokenId) -> None:
+        """Learn what the target drew where there were guesses, in their order."""
+        for rank, token in enumerate(siblings[: len(PRIOR)]):
+            # What is known fades down to the prior, never below it.
+            self._tried[rank] = TRUST + (self._tried[rank] - TRUST) * FADE + 1.0
+            before = self._right[rank] - TRUST * PRIOR[rank]
+            self._right[rank] = TRUST * PRIOR[rank] + before * FADE + float(token == drawn)
+
+
+def likeliest(root: Node, rates: RankRates) -> Iterator[tuple[Node, int]]:
+    """Yield the nodes below `root` with their depths from 1 on, the likeliest first, so a parent before its children."""
+    numbers = count()
+    heap = [(-1.0, next(numbers), 0, root)]
+    while heap:
+        negative, _, depth, node = heapq.heappop(heap)
+        if depth:
+            yield node, depth
+        for rank, child in enumerate(node.children.values()):
+            heapq.heappush(heap, (negative * rates.rate(rank), next(numbers), depth + 1, child))
