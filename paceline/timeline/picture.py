@@ -180,7 +180,9 @@ def _draw_happenings(lanes: "dict[Lane, Axes]", timeline: Timeline) -> None:
 
 def _finish(figure: "Figure", lanes: "dict[Lane, Axes]", timeline: Timeline) -> None:
     lanes[Lane.TEXT].set_xlim(0.0, max(1e-3, timeline.end_s * 1000) * 1.01)
-    figure.suptitle(f"{timeline.title}\n{timeline.figures.sentence()}", fontsize=11)
+    # A title is a name of the user's: a dollar in it is no mathematics.
+    title = f"{timeline.title}\n{timeline.figures.sentence()}"
+    figure.suptitle(title, fontsize=11, parse_math=False)
     figure.legend(
         handles=_legend(timeline), loc="outside lower center", ncols=6, fontsize=9, frameon=False
     )

@@ -17,6 +17,8 @@ from paceline.timeline.facts import (
     Downward,
     Fact,
     Facts,
+    Forward,
+    Step,
     StreamChange,
     Upward,
     whole_parents,
@@ -112,18 +114,25 @@ def _fact(value: dict[str, Any], *, where: str) -> Fact:
 
 
 def _check_shapes(facts: Sequence[Fact], *, where: str) -> None:
-    """Refuse parents that were never sent, and flags that belong to no token."""
-    num_names = 0
+    """Refuse what goes back in time, parents that were never sent, and flags that belong to no token."""
+    num_names, last_s = 0, 0.0
     for number, fact in enumerate(facts, start=2):
+        if fact.at_s < last_s:
+            raise ConfigError(
+                f"{where}:{number}: at_s: got {fact.at_s}, expected at least {last_s}, that of the line before"
+            )
+        last_s = fact.at_s
+        if isinstance(fact, Forward | Step) and fact.end_s < fact.at_s:
+            raise ConfigError(f"{where}:{number}: end_s: got {fact.end_s}, expected at least at_s")
         if isinstance(fact, StreamChange) and fact.is_up:
             num_names = 0
         if isinstance(fact, Upward):
             if len(fact.parents) > len(fact.tokens):
                 raise ConfigError(f"{where}:{number}: parents: got more than tokens")
             for parent in whole_parents(fact):
-                if parent > num_names:
+                if not 0 <= parent <= num_names:
                     raise ConfigError(
-                        f"{where}:{number}: parents: got {parent}, expected at most {num_names}, the nodes before it"
+                        f"{where}:{number}: parents: got {parent}, expected 0 to {num_names}, the nodes before it"
                     )
                 num_names += 1
         if isinstance(fact, Downward) and len(fact.accepted) not in {0, len(fact.tokens)}:

@@ -49,11 +49,14 @@ class Parts:
         """Check what both times have in common."""
         for name in ("edges", "verifiers"):
             value = getattr(self, name)
-            count = value if isinstance(value, int) else len(value)
-            if isinstance(value, bool) or not 1 <= count <= MOST:
-                raise ConfigError(f"{name}: got {count}, expected 1 to {MOST}")
-        if self.draft_length is not None and not 0 <= self.draft_length <= 4096:
-            raise ConfigError(f"draft_length: got {self.draft_length}, expected 0 to 4096")
+            count = len(value) if isinstance(value, list | tuple) else value
+            if type(count) is not int or not 1 <= count <= MOST:
+                raise ConfigError(
+                    f"{name}: got {count!r}, expected 1 to {MOST}, or in virtual time a list of settings"
+                )
+        length = self.draft_length
+        if length is not None and not (type(length) is int and 0 <= length <= 4096):
+            raise ConfigError(f"draft_length: got {length!r}, expected 0 to 4096")
 
     def real_counts(self) -> tuple[int, int]:
         """Return how many edges and verifiers.

@@ -119,7 +119,7 @@ def paceline_network(request: pytest.FixtureRequest) -> Iterator[Scene]:
     try:
         scene = _scene(request, time=time, seed=seed)
     except ConfigError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise _failed(error) from None
     request.node.stash[SCENE] = scene
     with scene:
         yield scene
@@ -137,7 +137,7 @@ def pair(paceline_network: Scene) -> World:
     try:
         return paceline_network.world()
     except PacelineError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise _failed(error) from None
 
 
 @pytest.fixture
@@ -146,7 +146,12 @@ def link(paceline_network: Scene) -> RelayedLinks:
     try:
         return paceline_network.links()
     except ConfigError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise _failed(error) from None
+
+
+def _failed(error: PacelineError) -> BaseException:
+    """Return what fails a test with a sentence and nothing else: `pytest.fail` would tell the error's own causes, too."""
+    return pytest.fail.Exception(str(error), pytrace=False)
 
 
 def _scene(request: pytest.FixtureRequest, *, time: Time | None, seed: int | None) -> Scene:
@@ -161,7 +166,7 @@ def _scene(request: pytest.FixtureRequest, *, time: Time | None, seed: int | Non
     ):
         raise ConfigError(
             "network: got several times or seeds, expected one: the fixture was asked for by request.getfixturevalue, "
-            "or the marker stands at a parameter"
+            "the marker stands at a parameter, or the test is a method of a unittest.TestCase"
         )
     if seed is None:
         override = _seed_option(request.config)

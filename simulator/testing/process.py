@@ -47,6 +47,7 @@ class Process:
         self._thread = thread
         self._diary = diary
         self._program: Program | None = None
+        self._loading: Program | None = None
         self._held: Held[Program] | None = None
         self._is_ready = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -113,13 +114,20 @@ class Process:
                 environment={"TMPDIR": str(settings.folder)},
             )
         )
-        ready = await program.wait_for(READY, timeout_s=READY_S)
+        self._loading = program
+        try:
+            ready = await program.wait_for(READY, timeout_s=READY_S)
+        finally:
+            self._loading = None
         self.address, self.model = ready[1], ready[2] or ""
         self.num_lives += 1
         self._diary.tell(settings.name, "started", life=self.num_lives, address=self.address)
         return program
 
     async def _kill(self) -> None:
+        loading = self._loading
+        if loading is not None and loading.process.returncode is None:
+            loading.process.kill()  # whoever waits for it is told; a test that is interrupted does not wait
         async with self._turn:
             if self._program is None or self._held is None:
                 return

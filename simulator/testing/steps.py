@@ -46,8 +46,9 @@ class Steps:
         """Return what a coroutine returns; virtual time passes until then.
 
         Raises:
-            TimeoutError: not over after `within_s` of virtual time.
-            StandstillError: the program will never get there; tells the story.
+            TimeoutError: not over after `within_s` of virtual time, which pass at once where nothing else happens;
+                tells which task waits where, and the story so far.
+            StandstillError: the program goes in circles, or the test has used up all its time.
             Exception: what the coroutine raised, or what broke the program.
         """
         try:
@@ -82,16 +83,15 @@ class Steps:
         waited = {work} if program is None else {work, program}
         try:
             await asyncio.wait(waited, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            if program is not None and program.done():
+                program.result()  # raises what broke it
+                raise RuntimeError("the world has ended: its test is over")
+            late = f"it did not come within {within_s:g} s of virtual time"
+            raise TimeoutError("\n".join([late, *self._loop.whereabouts()]))
         finally:
-            is_over = work.done()
-            if not is_over:
-                work.cancel()
-        if is_over:
-            return work.result()
-        if program is not None and program.done():
-            program.result()  # raises what broke it
-            raise RuntimeError("the world has ended: its test is over")
-        raise TimeoutError(f"it did not come within {within_s:g} s of virtual time")
+            work.cancel()
 
 
 def refuse_running_loop() -> None:

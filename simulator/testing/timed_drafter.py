@@ -16,7 +16,7 @@ class TimedDrafter:
     """A drafter, and what it takes.
 
     Raises:
-        ConfigError: the time is negative.
+        ConfigError: the time is negative, or the drafter is none.
     """
 
     drafter: Drafter
@@ -24,7 +24,12 @@ class TimedDrafter:
     """Virtual seconds for each guess; a call without a guess takes as long as one guess."""
 
     def __post_init__(self) -> None:
-        """Check the time."""
+        """Check what would only be noticed when an edge starts."""
+        if isinstance(self.drafter, type) or not hasattr(self.drafter, "open"):
+            raise ConfigError(
+                f"draft: got {self.drafter!r}, expected what --draft takes, DraftSettings(acceptance=0.7), None, or an "
+                "object as paceline/drafter.py describes it"
+            )
         if not self.token_s >= 0.0:
             raise ConfigError(f"token_s: got {self.token_s}, expected at least 0")
 

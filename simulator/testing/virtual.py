@@ -109,6 +109,12 @@ class VirtualWorld:
         return []
 
     async def _live(self) -> None:
+        try:
+            await self._run()
+        except BaseExceptionGroup as failures:
+            raise first_of(failures) from None
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             world = World(self.settings, log=self._log, group=group)
             self.edges = tuple(
@@ -135,6 +141,12 @@ class VirtualWorld:
             for edge in world.edges:
                 edge.start(group)
             await self._ended.wait()
+
+
+def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first of the errors in a group and its groups: what a test is told."""
+    first = failures.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 class VirtualVerifier:

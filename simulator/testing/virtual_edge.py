@@ -114,9 +114,9 @@ class VirtualAsking:
         self._run_until(lambda: self._is_over)
         asked = self._asked
         assert asked is not None
-        assert asked.statistics is not None
         if asked.reason is None:
             raise AskingFailedError(f"{self._edge.name}: {_said(asked.error)}") from asked.error
+        assert asked.statistics is not None
         return Answer(
             text=self._tokenizer.decode(asked.pieces),
             num_tokens=len(asked.pieces),

@@ -18,12 +18,24 @@ from simulator.virtual.verifier import VerifierSettings
 
 
 def virtual_target(parts: Parts) -> AnyTarget:
-    """Return what the verifiers serve."""
-    if parts.target is None:
-        return ToyTarget()
-    if isinstance(parts.target, str | Path):
-        return RealTarget(model=str(parts.target))
-    return parts.target
+    """Return what the verifiers serve.
+
+    Raises:
+        ConfigError: it is no target.
+        ModelError: there is no such model.
+    """
+    match parts.target:
+        case None:
+            return ToyTarget()
+        case str() | Path():
+            target = RealTarget(model=str(parts.target))
+            _ = target.tokenizer  # loads it: an error belongs to whoever asks for the world
+            return target
+        case ToyTarget() | RealTarget():
+            return parts.target
+    raise ConfigError(
+        f"target: got {parts.target!r}, expected a model as --target names it, or ToyTarget(...)"
+    )
 
 
 def virtual_edges(parts: Parts) -> tuple[EdgeSettings, ...]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Self
 
+from paceline.errors import ConfigError
 from paceline.settings import parse_duration
 from simulator.network import NetworkSettings
 from simulator.notation import network_table, parse_network
@@ -67,5 +69,14 @@ def _overlaid(table: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, An
 
 
 def seconds(duration: float | str) -> float:
-    """Return a duration in seconds; numbers are that already."""
-    return parse_duration(duration) if isinstance(duration, str) else float(duration)
+    """Return a duration in seconds; numbers are that already.
+
+    Raises:
+        ConfigError: it is none, or below zero.
+    """
+    value = parse_duration(duration) if isinstance(duration, str) else float(duration)
+    if not 0.0 <= value < inf:
+        raise ConfigError(
+            f"duration: got {duration!r}, expected seconds from 0 on, or a text such as 300ms"
+        )
+    return value

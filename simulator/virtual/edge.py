@@ -17,7 +17,7 @@ from paceline.client.outcome import EndReason, Statistics
 from paceline.client.settings import ConnectionSettings, DraftingSettings
 from paceline.control.drafting import Bounds, Drafting
 from paceline.drafter import Drafter
-from paceline.errors import PacelineError
+from paceline.errors import InvalidRequestError, PacelineError
 from paceline.sampling.settings import SamplingSettings
 from paceline.session.table import EdgeState
 from paceline.settings import Address
@@ -256,11 +256,17 @@ class SimulatedEdge:
         asked = Asked(request=request)
         self.asked.append(asked)
         self._note("asks", request=self.num_answered, attempt=len(self.asked))
-        async with client.generate(
-            prompt_ids=request.prompt,
-            max_tokens=request.max_tokens,
-            sampling=request.sampling,
-        ) as generation:
+        try:
+            asking = client.generate(
+                prompt_ids=request.prompt, max_tokens=request.max_tokens, sampling=request.sampling
+            )
+        except InvalidRequestError as error:
+            if not self.settings.is_open:
+                raise  # whoever planned the world is wrong
+            asked.error = error
+            self._note("failed", reason=error.reason, error=str(error))
+            return False
+        async with asking as generation:
             try:
                 async for piece in generation:
                     if asked.first_position is None:

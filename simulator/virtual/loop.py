@@ -158,16 +158,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.lost.append(error)
 
     def _told(self, what: str) -> str:
+        first = f"nothing will come of it any more at {self._now_s:.6f} s of virtual time: {what}"
+        return "\n".join([first, *self.whereabouts()])
+
+    def whereabouts(self) -> list[str]:
+        """Return in lines which task waits where, and the story so far."""
         tasks = sorted(asyncio.all_tasks(self), key=_number)
         lines = [
-            f"nothing will come of it any more at {self._now_s:.6f} s of virtual time: {what}",
             f"tasks ({len(tasks)}):",
             *(f"  {_where(task)}" for task in tasks[:MAX_TASKS_TOLD]),
         ]
         story = self._story()
         if story:
             lines += ["the story so far:", *(f"  {line}" for line in story)]
-        return "\n".join(lines)
+        return lines
 
 
 class _NumberedTask(asyncio.Task[Any]):

@@ -85,7 +85,8 @@ def _check_flows(events: list[dict[str, Any]]) -> None:
     slices = defaultdict(list)
     for event in events:
         if event["ph"] == "X":
-            slices[event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+            end_us = round(event["ts"] + event["dur"], 3)
+            slices[event["tid"]].append((event["ts"], end_us))
     ends: dict[int, list[str]] = defaultdict(list)
     for event in events:
         if event["ph"] in {"s", "f"}:

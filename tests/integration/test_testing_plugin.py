@@ -49,6 +49,7 @@ def test_a_wrong_marker_fails_its_test_with_a_sentence(
     result.assert_outcomes(errors=1, passed=1)
     result.stdout.fnmatch_lines([f"*{told.replace('[', '[[]')}*"])
     result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("*During handling of the above exception*")
 
 
 def test_a_failing_test_tells_its_seed_and_what_happened(project: pytest.Pytester) -> None:

@@ -66,6 +66,25 @@ def test_a_program_that_cannot_start_says_why(thread: LoopThread, tmp_path: Path
     assert not wrong.is_running
 
 
+@pytest.mark.slow
+def test_a_program_that_still_loads_is_killed_at_once(thread: LoopThread, tmp_path: Path) -> None:
+    loading = process(thread, Diary(), tmp_path, "--to", "127.0.0.1:9")
+
+    async def kill_while_it_loads() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(loading._start())
+            while loading._loading is None:  # noqa: ASYNC110 - nothing tells when it is spawned
+                await asyncio.sleep(0)
+            await loading._kill()
+
+    with pytest.raises(ExceptionGroup) as raised:
+        thread.call(kill_while_it_loads(), within_s=20.0)
+    assert raised.group_contains(ProgramError, match="ended with status -9")
+    assert not loading.is_running
+    loading.start()
+    assert loading.is_running
+
+
 def test_a_call_that_takes_too_long_ends(thread: LoopThread) -> None:
     with pytest.raises(TimeoutError, match=r"did not come within 0\.01 s"):
         thread.call(asyncio.Event().wait(), within_s=0.01)

@@ -276,7 +276,16 @@ HEAD = (
             '{"fact": "Upward", "at_s": 1, "message": "proposal", "tokens": [], "parents": [0]}',
             "parents",
         ),
+        (
+            '{"fact": "Upward", "at_s": 1, "message": "proposal", "tokens": [1], "parents": [-1]}',
+            "parents",
+        ),
         ('{"fact": "Upward", "at_s": 1, "message": "proposal", "tokens": [true]}', "tokens"),
+        (
+            '{"fact": "Forward", "at_s": 1, "end_s": 0.5, "position": 1, "num_tokens": 1}',
+            "end_s: got 0.5",
+        ),
+        ('{"fact": "StreamChange", "at_s": -1, "is_up": true}', "at_s: got -1"),
         (
             '{"fact": "Downward", "at_s": 1, "message": "commit", "tokens": [1], "accepted": [true, true]}',
             "accepted",
