@@ -7,6 +7,7 @@ early-exit:20               the target's first 20 layers
 MODEL                       a model or a distilled draft with the target's tokenizer
 common:MODEL, text:MODEL    a model with another tokenizer: by common tokens, by its text
 hierarchy:SMALL+MODEL       a model that SMALL drafts for
+tree:MODEL                  a model with several guesses for each position, best first
 lookup+X, suffix+X          X where the first is not sure enough; X may go on so
 """
 
@@ -28,6 +29,7 @@ EARLY_EXIT = "early-exit:"
 COMMON = "common:"
 TEXT = "text:"
 HIERARCHY = "hierarchy:"
+TREE = "tree:"
 _CHEAP = (LOOKUP, SUFFIX)
 """What needs no model, and so may come first in a combination."""
 
@@ -83,7 +85,14 @@ class HierarchySpec:
     large: Spec
 
 
-Spec = TableSpec | ModelSpec | LowBit | EarlyExit | CombinationSpec | HierarchySpec
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeSpec:
+    """A model that drafts trees."""
+
+    model: Spec
+
+
+Spec = TableSpec | ModelSpec | LowBit | EarlyExit | CombinationSpec | HierarchySpec | TreeSpec
 
 
 def parse(text: str) -> Spec:
@@ -96,6 +105,8 @@ def parse(text: str) -> Spec:
         raise ConfigError(f"draft: {text!r} names no drafter; leave the drafter out instead")
     if text.startswith(HIERARCHY):
         return _hierarchy(text)
+    if text.startswith(TREE):
+        return TreeSpec(model=_drawing(text.removeprefix(TREE), text))
     parts = _split(text)
     if len(parts) > 1:
         return CombinationSpec(parts=tuple(_single(part, text) for part in parts))
@@ -122,6 +133,8 @@ def models_of(spec: Spec) -> tuple[ModelSpec, ...]:
             return tuple(model for part in spec.parts for model in models_of(part))
         case HierarchySpec():
             return (*models_of(spec.small), *models_of(spec.large))
+        case TreeSpec():
+            return models_of(spec.model)
         case _:
             return ()
 
@@ -141,15 +154,20 @@ def _hierarchy(text: str) -> HierarchySpec:
         raise ConfigError(
             f"draft: got {text!r}, expected hierarchy:SMALL+MODEL, hierarchy:suffix+MODEL for example"
         )
-    specs = _single(small, text), _single(large, text)
-    if not isinstance(specs[1], LowBit | EarlyExit) and not (
-        isinstance(specs[1], ModelSpec) and not specs[1].how
+    return HierarchySpec(small=_single(small, text), large=_drawing(large, text))
+
+
+def _drawing(part: str, whole: str) -> Spec:
+    """Return what draws tokens of the target's vocabulary by itself."""
+    spec = _single(part, whole)
+    if not isinstance(spec, LowBit | EarlyExit) and not (
+        isinstance(spec, ModelSpec) and not spec.how
     ):
         raise ConfigError(
-            f"draft: got {text!r}, but {large} draws no tokens of the target's vocabulary by itself; expected a model "
-            "with the target's tokenizer, low-bit:BITS/GROUP or early-exit:LAYERS behind the plus"
+            f"draft: got {whole!r}, but {part} draws no tokens of the target's vocabulary by itself; expected a model "
+            "with the target's tokenizer, low-bit:BITS/GROUP or early-exit:LAYERS there"
         )
-    return HierarchySpec(small=specs[0], large=specs[1])
+    return spec
 
 
 def _single(part: str, whole: str) -> Spec:
@@ -170,7 +188,7 @@ def _single(part: str, whole: str) -> Spec:
     for how in (COMMON, TEXT):
         if part.startswith(how) and len(part) > len(how):
             return ModelSpec(model=part.removeprefix(how), how=how)
-    if part in ("", "none", COMMON, TEXT) or part.startswith(HIERARCHY):
+    if part in ("", "none", COMMON, TEXT) or part.startswith((HIERARCHY, TREE)):
         raise ConfigError(
             f"draft: got {whole!r}, in which {part!r} names no drafter; expected {_KINDS}"
         )

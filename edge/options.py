@@ -1,21 +1,27 @@
 """The options that `generate`, `chat` and `edge` have in common, and the settings they make."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
 
+from edge.draft_spec import TREE
 from edge.steering import LengthPolicy
 from paceline.client.settings import ConnectionSettings, DraftingSettings
 from paceline.control.messages import MAX_DRAFT_LENGTH, MAX_WINDOW
+from paceline.errors import ConfigError
 from paceline.sampling.settings import MAX_SEED, SamplingSettings
+from paceline.session.growth import Growth
 from paceline.settings import ADDRESS, Address, secret
 
 DEFAULT_TARGET = "smollm2-135m"
 DEFAULT_MAX_TOKENS = 256
 NO_DRAFT = "none"
+TREE_DEPTH = 32
+TREE_WINDOW = 256
+"""A tree grows so deep and large unless told otherwise; what ends it is that guesses become unlikely."""
 
 _DRAFTING = DraftingSettings()
 _REACH = ("draft_length", "window")
@@ -43,7 +49,8 @@ _MODEL_OPTIONS = (
         default="lookup",
         metavar="NAME",
         help="What guesses here: lookup or suffix (find repetitions, need no weights), none, a model like --target, "
-        "low-bit:4/64 or early-exit:20 (made of --target), text:MODEL (any tokenizer), suffix+MODEL (both); see "
+        "low-bit:4/64 or early-exit:20 (made of --target), text:MODEL (any tokenizer), suffix+MODEL (both), tree:MODEL (a "
+        "tree of guesses); see "
         "docs/drafters.md.",
     ),
     click.option(
@@ -228,11 +235,30 @@ def agent_settings(values: Mapping[str, Any]) -> AgentSettings:
 
 def _drafting(values: Mapping[str, Any]) -> DraftingSettings:
     told = {name: values[name] for name in _REACH if values[name] is not None}
-    return DraftingSettings(tokens_per_message=values["tokens_per_message"], **told)
+    usual = DraftingSettings(tokens_per_message=values["tokens_per_message"])
+    if _is_tree(values):
+        usual = replace(usual, draft_length=TREE_DEPTH, window=TREE_WINDOW, growth=Growth())
+    return replace(usual, **told)
+
+
+def _is_tree(values: Mapping[str, Any]) -> bool:
+    return str(values["draft"]).startswith(TREE)
 
 
 def _length_policy(values: Mapping[str, Any]) -> LengthPolicy:
-    """Return what was asked for; who says how far to draft means it, unless they say otherwise."""
+    """Return what was asked for; who says how far to draft means it, unless they say otherwise.
+
+    Raises:
+        ConfigError: a chain's policy was asked for a tree.
+    """
+    if _is_tree(values):
+        # A tree ends where its guesses become unlikely, not at a length.
+        if values["length_policy"] not in (None, LengthPolicy.FIXED.value):
+            raise ConfigError(
+                f"--length-policy: got {values['length_policy']} with --draft {values['draft']}, expected fixed: a tree "
+                "ends where guesses become unlikely; leave the option out"
+            )
+        return LengthPolicy.FIXED
     if values["length_policy"] is not None:
         return LengthPolicy(values["length_policy"])
     is_told = any(values[name] is not None for name in _REACH)

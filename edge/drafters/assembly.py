@@ -14,6 +14,7 @@ from edge.draft_spec import (
     ModelSpec,
     Spec,
     TableSpec,
+    TreeSpec,
 )
 from edge.drafters.combination import CombinedDrafter
 from edge.drafters.distilled import distilled_path, load_distilled
@@ -26,6 +27,7 @@ from edge.drafters.model import ModelDrafter
 from edge.drafters.spoken import SpokenDrafter
 from edge.drafters.suffix import SuffixDrafter
 from edge.drafters.target_copy import CopyLoading, load_copy
+from edge.drafters.tree import TreeDrafter
 from edge.drafters.words import Words
 from paceline.drafter import ScoringDrafter
 from paceline.engine.loading import load_model, load_tokenizer, resolve
@@ -56,6 +58,9 @@ def assemble(spec: Spec, loading: CopyLoading) -> ScoringDrafter:
         case HierarchySpec():
             large = _model_drafter(spec.large, loading)
             return HierarchyDrafter(assemble(spec.small, loading), large)
+        case TreeSpec():
+            engine = _model_drafter(spec.model, loading).engine
+            return TreeDrafter(engine, vocabulary_size=loading.tokenizer.vocabulary_size)
         case _:
             assert_never(spec)
 

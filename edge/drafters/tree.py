@@ -9,6 +9,8 @@ Tree attention: Miao et al., "SpecInfer" (arXiv 2305.09781), section 4.2.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from edge.drafters.model import ModelDraft, ModelDrafter, as_model_errors
 from paceline.control.node_scores import NodeScores
 from paceline.drafter import Guess
@@ -106,6 +108,12 @@ class TreeModelDraft(ModelDraft):
         if sequence is not None and sequence.length >= len(sequence.prompt):
             return False
         return super().prepare(text)
+
+    def last_logits(self, text: Sequence[TokenId], count: int) -> Tensor:
+        """See `ModelDraft`; a chain has no use for the rows of a tree."""
+        if self._sequence is not None:
+            self._drop_pending(self._sequence)
+        return super().last_logits(text, count)
 
     def branch(
         self, text: Sequence[TokenId], paths: Sequence[Sequence[TokenId]], *, width: int

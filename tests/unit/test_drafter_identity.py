@@ -21,6 +21,7 @@ from paceline.client import GenerationResult
 from paceline.client.settings import DraftingSettings
 from paceline.engine.loading import load_model, load_tokenizer, resolve
 from paceline.sampling.settings import SamplingSettings
+from paceline.session.growth import Growth
 from paceline.tokens import TokenId
 
 COUNT = 40
@@ -44,6 +45,8 @@ DRAFTS = (
     "hierarchy:suffix+{target}",
     "hierarchy:early-exit:1+low-bit:8/16",
     "lookup+text:{target}",
+    "tree:{target}",
+    "tree:early-exit:2",
 )
 
 
@@ -79,7 +82,7 @@ async def _generate(target: Path, spec: str, samplings: Sequence[SamplingSetting
             verifiers=[verifier.address],
             tokenizer=tokenizer,
             drafter=drafter,
-            drafting=DraftingSettings(draft_length=6),
+            drafting=DraftingSettings(draft_length=6, growth=Growth() if "tree" in spec else None),
         ) as client:
             for sampling in samplings:
                 async with client.generate(

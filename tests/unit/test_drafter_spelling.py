@@ -11,6 +11,7 @@ from edge.draft_spec import (
     ModelSpec,
     Spec,
     TableSpec,
+    TreeSpec,
     models_of,
     needs_model,
     parse,
@@ -43,6 +44,8 @@ LOOKUP, SUFFIX = TableSpec(name="lookup"), TableSpec(name="suffix")
             "hierarchy:early-exit:4+low-bit:4/64",
             HierarchySpec(small=EarlyExit(num_layers=4), large=LowBit(bits=4, group=64)),
         ),
+        ("tree:owner/m", TreeSpec(model=ModelSpec(model="owner/m"))),
+        ("tree:low-bit:4/64", TreeSpec(model=LowBit(bits=4, group=64))),
         (
             "hierarchy:text:m+owner/m",
             HierarchySpec(
@@ -58,7 +61,7 @@ def test_spelling(text: str, spec: Spec) -> None:
 def test_what_loads_a_model_is_known_before() -> None:
     assert not needs_model(parse("suffix"))
     assert not needs_model(parse("lookup+suffix"))
-    for text in ("m", "low-bit:4/64", "suffix+m", "hierarchy:lookup+m"):
+    for text in ("m", "low-bit:4/64", "suffix+m", "hierarchy:lookup+m", "tree:m"):
         assert needs_model(parse(text))
 
 
@@ -69,6 +72,7 @@ def test_the_models_that_are_read_are_known_before() -> None:
         ModelSpec(model="a", how="text:"),
         ModelSpec(model="b"),
     )
+    assert models_of(parse("tree:m")) == (ModelSpec(model="m"),)
     assert models_of(parse("lookup+suffix+m")) == (ModelSpec(model="m"),)
 
 
@@ -84,6 +88,10 @@ def test_the_models_that_are_read_are_known_before() -> None:
         ("suffix+", "'' names no drafter; expected lookup, suffix, low-bit"),
         ("suffix+none", "'none' names no drafter"),
         ("suffix+hierarchy:lookup+m", "names no drafter"),
+        ("tree:", "names no drafter"),
+        ("tree:suffix", "suffix draws no tokens of the target's vocabulary"),
+        ("tree:tree:m", "names no drafter"),
+        ("suffix+tree:m", "names no drafter"),
         ("hierarchy:m", "expected hierarchy:SMALL[+]MODEL"),
         ("hierarchy:+m", "expected hierarchy:SMALL[+]MODEL"),
         ("hierarchy:lookup+suffix", "suffix draws no tokens of the target's vocabulary"),
@@ -99,3 +107,11 @@ def test_a_wrong_word_is_answered_before_anything_is_loaded() -> None:
     result = CliRunner().invoke(generate, ["hello", "--draft", "low-bit:9/64"])
     assert isinstance(result.exception, ConfigError)
     assert "expected low-bit:BITS/GROUP" in str(result.exception)
+
+
+def test_a_tree_grows_as_far_as_it_is_likely() -> None:
+    result = CliRunner().invoke(
+        generate, ["hello", "--draft", "tree:m", "--length-policy", "closed-form"]
+    )
+    assert isinstance(result.exception, ConfigError)
+    assert "a tree ends where guesses become unlikely" in str(result.exception)

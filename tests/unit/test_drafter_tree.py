@@ -95,6 +95,18 @@ def test_a_text_that_is_taken_back_or_leaps_ahead(engine: Engine) -> None:
     draft.close()
 
 
+def test_a_tree_and_then_a_chain(engine: Engine) -> None:
+    draft = opened(engine)
+    (first,) = draft.branch(PROMPT, [()], width=2)
+    draft.branch(PROMPT, [(first[1].token,)], width=2)
+    chain = draft.extend(PROMPT, 3)
+    assert chain[0] == first[0].token
+    assert chain[1] == best(engine, (*PROMPT, chain[0]), GREEDY, 1)[0]
+    (after,) = draft.branch((*PROMPT, chain[0]), [()], width=1)
+    assert after[0].token == chain[1]
+    draft.close()
+
+
 def test_nothing_comes_after_the_end_or_a_strange_token(engine: Engine) -> None:
     draft = opened(engine)
     end = tuple(TokenId(5) for _ in range(COUNT))
