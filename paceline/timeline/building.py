@@ -228,15 +228,15 @@ class _Builder:
     def _last_before(self, down: Down, ends: Sequence[float]) -> int:
         return bisect_right(ends, self._s(down.sent_s) + ROUNDING_S) - 1
 
-    def _verified_positions(self) -> dict[int, int]:
-        """Return which step drew each position."""
-        found: dict[int, int] = {}
+    def _verified_positions(self) -> dict[tuple[int, int], int]:
+        """Return which step drew each position, by the stream that told."""
+        found: dict[tuple[int, int], int] = {}
         for down, index in self._received:
             step = self._step_before(down)
             if step is not None:
                 self.flows.append(Flow(source=step, target=index))
                 positions = range(down.position, down.position + len(down.tokens))
-                found.update(dict.fromkeys(positions, step))
+                found.update(dict.fromkeys(((down.stream, one) for one in positions), step))
         return found
 
     def _add_queues(self) -> None:
@@ -259,7 +259,7 @@ class _Builder:
     def _compared_in(self, up: Up, index: int) -> list[int]:
         """Return the steps after which drafts of a message were compared; none for those that came too late."""
         steps = dict.fromkeys(
-            self._step_of.get(node.position) for node in up.nodes if node.is_compared
+            self._step_of.get((up.stream, node.position)) for node in up.nodes if node.is_compared
         )
         end_s = self.spans[index].end_s
         return [step for step in steps if step is not None and end_s <= self.spans[step].end_s]

@@ -45,6 +45,8 @@ class Up:
     fact: Upward
     arrives_s: float | None
     """None: it never did."""
+    stream: int = 0
+    """Number of the stream it went over."""
     nodes: list[Node] = field(default_factory=list)
 
 
@@ -55,14 +57,21 @@ class Down:
     fact: Downward
     sent_s: float
     position: int
+    stream: int = 0
+    """Number of the stream it came over."""
     tokens: tuple[int, ...] = ()
     accepted: tuple[bool, ...] = ()
+
+    @property
+    def is_repeat(self) -> bool:
+        """It tells again what a lost stream did not bring."""
+        return not self.fact.num_steps
 
     @property
     def verify(self) -> tuple[float, float] | None:
         """When its step began and ended; None where it tells of none, as a commit that is sent again."""
         fact = self.fact
-        if fact.message != COMMIT or not fact.num_steps or not fact.verify_s:
+        if fact.message != COMMIT or self.is_repeat or not fact.verify_s:
             return None
         return self.sent_s - fact.verify_s, self.sent_s
 
@@ -82,9 +91,10 @@ def ups(facts: Facts) -> list[Up]:
     found: list[Up] = []
     names: list[int] = []
     nodes: list[Node] = []
-    last_s = -inf
+    last_s, stream = -inf, 0
     for fact in facts.facts:
         if isinstance(fact, StreamChange) and fact.is_up:
+            stream += 1
             names.clear()
             nodes.clear()
         if not isinstance(fact, Upward):
@@ -92,7 +102,7 @@ def ups(facts: Facts) -> list[Up]:
         arrives_s = fact.arrives_s
         if not is_known:
             arrives_s = last_s = max(last_s, fact.at_s + halves.at(fact.at_s))
-        up = Up(fact=fact, arrives_s=arrives_s)
+        up = Up(fact=fact, arrives_s=arrives_s, stream=stream)
         parents = whole_parents(fact)
         positions = node_positions(fact.base_position, parents, names)
         for token, parent, position in zip(fact.tokens, parents, positions, strict=True):
@@ -119,10 +129,23 @@ def downs(facts: Facts) -> list[Down]:
         found.append(down)
         limit_s = down.verify[0] if down.verify else sent_s
     found.reverse()
+    streams = _streams(facts)
     length = facts.prompt_length
-    for down in found:
+    for down, stream in zip(found, streams, strict=True):
+        down.stream = stream
         _cut(down, length)
         length = max(length, down.position + len(down.tokens))
+    return found
+
+
+def _streams(facts: Facts) -> list[int]:
+    """Return the number of the stream that each message to the edge came over."""
+    stream, found = 0, []
+    for fact in facts.facts:
+        if isinstance(fact, StreamChange):
+            stream += fact.is_up
+        elif isinstance(fact, Downward):
+            found.append(stream)
     return found
 
 
@@ -147,10 +170,10 @@ def judge(sent: Sequence[Up], found: Sequence[Down]) -> Refused:
         sent: what was offered, in order: parents come before children.
         found: the messages that brought the text.
     """
-    text: dict[int, tuple[int, bool]] = {}
+    text: dict[int, tuple[int, bool, Down]] = {}
     for down in found:
         for index, token in enumerate(down.tokens):
-            text[down.position + index] = (token, down.accepted[index])
+            text[down.position + index] = (token, down.accepted[index], down)
     refused: dict[int, list[tuple[float, int]]] = {}
     for up in sent:
         for node in up.nodes:
@@ -158,11 +181,17 @@ def judge(sent: Sequence[Up], found: Sequence[Down]) -> Refused:
             is_equal = known is not None and known[0] == node.token
             node.is_compared = node.parent is None or node.parent.is_right
             node.is_right = node.is_compared and is_equal
-            node.is_accepted = node.is_right and known is not None and known[1]
+            is_draft = node.is_right and known is not None and known[1]
+            node.is_accepted = is_draft and known is not None and _is_of(known[2], up)
             differs = known is not None and not is_equal
             if differs and node.is_compared and up.arrives_s is not None:
                 refused.setdefault(node.position, []).append((up.fact.at_s, node.token))
     return refused
+
+
+def _is_of(down: Down, up: Up) -> bool:
+    """Whether a commit can be about drafts of a message: they are sent again over every stream."""
+    return up.stream < down.stream if down.is_repeat else up.stream == down.stream
 
 
 def rejected(down: Down, refused: Refused) -> tuple[int, ...]:

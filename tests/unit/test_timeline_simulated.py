@@ -122,6 +122,24 @@ def test_a_cut_shows_and_nothing_is_committed_twice() -> None:
     )
 
 
+def test_drafts_that_were_lost_with_their_verifier_wait_for_no_step_of_the_next_one() -> None:
+    async def kill(world: World) -> None:
+        await world.edges[0].has(10)
+        world.verifiers[0].kill()
+
+    drafting = DraftingSettings(draft_length=12, tokens_per_message=2)
+    log, (length,) = ran(settings("rtt=80ms", drafting=drafting), script=kill)
+    facts = facts_of_log(log)
+    timeline = timeline_of(facts, title="simulated")
+    check_timeline(timeline, num_tokens=length)
+    check_trace(timeline)
+    (again,) = timeline.happenings
+    for flow in timeline.flows:
+        source, target = timeline.spans[flow.source], timeline.spans[flow.target]
+        if (source.lane, target.lane) == (Lane.UPLINK, Lane.VERIFY):
+            assert (source.begin_s < again.at_s) == (target.begin_s < again.at_s)
+
+
 def _without_ids(timeline: Timeline) -> list[object]:
     return [
         replace(span, details=tuple(pair for pair in span.details if pair[0] != "token_ids"))
