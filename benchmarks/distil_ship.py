@@ -95,7 +95,9 @@ Made by
 {command(record)}
 ```
 
-in less than two hours of one shared core; docs/distil.md tells where the time goes and what more of it would give.
+(and `--exclude` for each file of prompts that it is measured on), which writes more text than was there when this one was trained, and so gives a better draft: {text_tokens:,} tokens were, of which it saw
+{record["training"]["training"]["num_tokens"]:,}, some twenty minutes of training on a core shared with others. docs/distil.md tells where the
+time goes.
 
 Target's token among the draft's guesses, on the target's answers to prompts that neither was trained on (`benchmarks/distil_eval.py`,
 packed draft):
