@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import layer_norm, silu
 
 from paceline.engine.attention import STEP_KEYWORD, AttentionCall, LayerStep
 from paceline.engine.partial_head import PartialHead
@@ -115,7 +115,7 @@ class _Body(nn.Module):
         hidden_RH: Tensor = self._embeddings(input_ids[0])
         cos_RD, sin_RD = self._turns[:, position_ids[0]]
         for layer in self.layers:
-            hidden_RH = layer(hidden_RH, cos_RD, sin_RD, step)
+            hidden_RH = layer.forward(hidden_RH, cos_RD, sin_RD, step)
         return hidden_RH
 
     def finish(self, hidden_RH: Tensor) -> Tensor:
@@ -148,34 +148,37 @@ class _Layer(nn.Module):
         return self._mix, self._out, self._gates, self._down
 
     def forward(self, hidden_RH: Tensor, cos_RD: Tensor, sin_RD: Tensor, step: LayerStep) -> Tensor:
-        mixed = self._mix(self._before(hidden_RH))
-        heads = mixed.view(len(mixed), -1, self._head_dim).transpose(0, 1)
+        # Not called but run: nobody hooks these, and a call takes longer than some of the operations.
+        mixed = self._mix.forward(self._before.forward(hidden_RH))
+        num_rows = mixed.shape[0]
+        heads = mixed.view(num_rows, -1, self._head_dim).transpose(0, 1)
         num_turned = self._num_queries + self._num_keys
         turned, values = heads[:num_turned], heads[num_turned:]
         turned = torch.addcmul(turned * cos_RD, turned.roll(self._half, -1), sin_RD)
         queries, keys = turned[: self._num_queries], turned[self._num_queries :]
         seen = step.attend(queries[None], keys[None], values[None], self._call)
-        hidden_RH = hidden_RH + self._out(seen.view(len(mixed), -1))
-        gate, up = self._gates(self._between(hidden_RH)).chunk(2, dim=-1)
-        result: Tensor = hidden_RH + self._down(silu(gate) * up)
+        hidden_RH = hidden_RH + self._out.forward(seen.view(num_rows, -1))
+        gate, up = self._gates.forward(self._between.forward(hidden_RH)).chunk(2, dim=-1)
+        result: Tensor = hidden_RH + self._down.forward(silu(gate).mul_(up))
         return result
 
 
 class _Norm(nn.Module):
-    """Root mean square norm in four cheap operations; PyTorch's own takes three times as long for one row."""
+    """Root mean square norm by the kernel of another one, which takes a third of the time of PyTorch's own for one row.
+
+    Next to its negative a row has mean zero, so that a layer norm over both divides by the root of the mean square.
+    """
 
     _weight: Tensor
-    _least: Tensor
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
-        weight = norm.weight.float() * norm.weight.numel() ** 0.5
-        self.register_buffer("_weight", weight)
-        # hypot(length, this) is the root of the sum of squares and of the model's epsilon for each of them.
-        least = torch.tensor(float(norm.variance_epsilon * norm.weight.numel()) ** 0.5)
-        self.register_buffer("_least", least, persistent=False)
+        weight = norm.weight.detach()
+        self.register_buffer("_weight", torch.cat((weight, weight)))
+        self._width = len(weight)
+        self._epsilon = float(norm.variance_epsilon)
 
     def forward(self, rows_RH: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(rows_RH, dim=-1, keepdim=True, dtype=torch.float32)
-        scaled: Tensor = (rows_RH / length.hypot_(self._least) * self._weight).to(rows_RH.dtype)
-        return scaled
+        both = torch.cat((rows_RH, -rows_RH), dim=-1)
+        normed = layer_norm(both, self._weight.shape, self._weight, None, self._epsilon)
+        return normed[:, : self._width]

@@ -58,9 +58,9 @@ class LowBitMatrix(nn.Module):
 
     def forward(self, rows_RK: Tensor) -> Tensor:
         """Return [R, N]."""
-        if len(rows_RK) > FEW_ROWS:
+        if rows_RK.shape[0] > FEW_ROWS:
             return linear(rows_RK, self.weight)
         product: Tensor = torch._weight_int4pack_mm_for_cpu(  # noqa: SLF001 - has no other name
-            rows_RK, self._packed, GROUP, self._scales
+            rows_RK.contiguous(), self._packed, GROUP, self._scales
         )
         return product
