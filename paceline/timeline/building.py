@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
-from paceline.timeline.facts import Facts, Forward, Step, StreamChange, Upward
+from paceline.timeline.facts import Downward, Facts, Forward, Step, StreamChange, Upward
 from paceline.timeline.placing import COMMIT, Down, Up, downs, judge, rejected, ups
 from paceline.timeline.summing import figures_of, notes_of
 from paceline.timeline.value import (
@@ -37,7 +37,7 @@ def timeline_of(facts: Facts, *, title: str, reference: Reference | None = None)
         commits=builder.commits,
         flows=tuple(builder.flows),
         happenings=builder.happenings,
-        figures=figures_of(facts, spans=builder.spans, commits=builder.commits),
+        figures=figures_of(facts, told=builder.told, spans=builder.spans, commits=builder.commits),
         notes=notes_of(facts),
         reference=reference,
     )
@@ -64,6 +64,11 @@ class _Builder:
 
     def _s(self, at_s: float) -> float:
         return max(0.0, at_s - self._facts.began_s)
+
+    @property
+    def told(self) -> list[Downward]:
+        """Commits that the edge took."""
+        return [down.fact for down in self._downs if down.is_text and down.fact.message == COMMIT]
 
     # --- lanes
 

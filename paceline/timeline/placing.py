@@ -5,7 +5,7 @@ and moves what the verifier did back in time where that would overlap, since wha
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -59,6 +59,8 @@ class Down:
     position: int
     stream: int = 0
     """Number of the stream it came over."""
+    is_text: bool = True
+    """The edge had not closed the session yet, after a stop string for example."""
     tokens: tuple[int, ...] = ()
     accepted: tuple[bool, ...] = ()
 
@@ -129,30 +131,31 @@ def downs(facts: Facts) -> list[Down]:
         found.append(down)
         limit_s = down.verify[0] if down.verify else sent_s
     found.reverse()
-    streams = _streams(facts)
     length = facts.prompt_length
-    for down, stream in zip(found, streams, strict=True):
-        down.stream = stream
+    for down, (stream, is_text) in zip(found, _streams(facts), strict=True):
+        down.stream, down.is_text = stream, is_text
         _cut(down, length)
         length = max(length, down.position + len(down.tokens))
     return found
 
 
-def _streams(facts: Facts) -> list[int]:
-    """Return the number of the stream that each message to the edge came over."""
-    stream, found = 0, []
+def _streams(facts: Facts) -> Iterator[tuple[int, bool]]:
+    """Give for each message to the edge the number of its stream, and whether the edge had not closed that yet."""
+    stream, is_open = 0, True
     for fact in facts.facts:
-        if isinstance(fact, StreamChange):
-            stream += fact.is_up
+        if isinstance(fact, StreamChange) and fact.is_up:
+            stream, is_open = stream + 1, True
+        elif isinstance(fact, Upward) and fact.message == "close":
+            is_open = False
         elif isinstance(fact, Downward):
-            found.append(stream)
-    return found
+            yield stream, is_open
 
 
 def _cut(down: Down, length: int) -> None:
-    """Leave out what the edge knew already."""
+    """Leave out what the edge knew already, or did not want to know any more."""
     fact = down.fact
-    skip = max(0, min(len(fact.tokens), length - fact.position))
+    known = length - fact.position if down.is_text else len(fact.tokens)
+    skip = max(0, min(len(fact.tokens), known))
     down.position = fact.position + skip
     down.tokens = fact.tokens[skip:]
     flags = fact.accepted or (False,) * len(fact.tokens)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from paceline.timeline.facts import Downward, Facts, RoundTrip, Upward
-from paceline.timeline.placing import COMMIT, is_one_way_known
+from paceline.timeline.placing import is_one_way_known
 from paceline.timeline.value import Committed, Figures, Lane, Span
 
 INFERRED = (
@@ -14,15 +14,17 @@ INFERRED = (
 UNKNOWN_RTT = "No round trip was measured: both ways are drawn as if they took no time."
 
 
-def figures_of(facts: Facts, *, spans: Sequence[Span], commits: Sequence[Committed]) -> Figures:
+def figures_of(
+    facts: Facts, *, told: Sequence[Downward], spans: Sequence[Span], commits: Sequence[Committed]
+) -> Figures:
     """Return the sums.
 
     Args:
         facts: all of the session.
+        told: the commits that the edge took.
         spans: made from them.
         commits: the same.
     """
-    told = [f for f in facts.facts if isinstance(f, Downward) and f.message == COMMIT]
     sent = [fact for fact in facts.facts if isinstance(fact, Upward)]
     return Figures(
         tokens=sum(len(commit.accepted) for commit in commits),

@@ -11,6 +11,7 @@ from harness.virtual_rig import virtual_rig
 from harness.virtual_time import LoopClock, run_virtually
 
 from edge.steering import LengthPolicy
+from paceline.client import GenerationResult
 from paceline.client.session_trace import SessionTrace, TracedLink
 from paceline.client.settings import DraftingSettings
 from paceline.errors import ConfigError, LinkClosed
@@ -145,6 +146,35 @@ def _without_ids(timeline: Timeline) -> list[object]:
         replace(span, details=tuple(pair for pair in span.details if pair[0] != "token_ids"))
         for span in timeline.spans
     ]
+
+
+def test_an_answer_that_a_stop_string_ends_has_only_its_own_tokens() -> None:
+    trace, prompt = SessionTrace(), (TokenId(9), TokenId(4))
+    answers: list[GenerationResult] = []
+
+    async def ask(world: World) -> None:
+        edge, target = world.edges[0], world.settings.target
+        await asyncio.sleep(1.0)
+        edge._note("asks", request=TRACED)
+        assert edge._running is not None
+        async with edge._running.generate(
+            prompt_ids=prompt,
+            max_tokens=TOKENS,
+            sampling=SamplingSettings(temperature=0.0, seed=3),
+            stop=(target.tokenizer.decode(target.run(prompt, TOKENS))[20:22],),
+            trace=trace,
+        ) as generation:
+            answers.append(await generation.complete())
+        edge._note("answered")
+
+    log, _ = ran(settings("rtt=80ms", at_s=500.0), script=ask)
+    (statistics,) = (answer.statistics for answer in answers)
+    for facts in (trace.facts(), facts_of_log(log, request=TRACED)):
+        timeline = timeline_of(facts, title="stopped")
+        check_timeline(timeline, num_tokens=statistics.committed)
+        figures = timeline.figures
+        assert (figures.judged, figures.steps) == (statistics.judged, statistics.steps)
+        assert figures.duration_s == pytest.approx(statistics.duration_s, abs=1e-6)
 
 
 def test_a_log_without_the_session_says_so() -> None:
