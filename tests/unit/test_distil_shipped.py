@@ -45,21 +45,22 @@ def test_it_guesses_what_its_target_says() -> None:
     tokenizer = load_tokenizer(source)
     target = load_model(source, dtype="bfloat16", tokenizer=tokenizer)
     question = {"role": "user", "content": "Write a short letter to a friend about a rainy day."}
-    text = tokenizer.encode_chat([question])
+    text: tuple[TokenId, ...] = tuple(tokenizer.encode_chat([question]))
     prompt_length, most = len(text), 40
     sequence = target.open(max_length=prompt_length + most, max_pending=0)
     rows = text
     for _ in range(most):
         group = RowGroup(sequence=sequence, tokens=rows, logits="last", commit=True)
-        rows = [TokenId(int(target.forward([group]).of(0)[0].argmax()))]
-        text = [*text, *rows]
+        rows = (TokenId(int(target.forward([group]).of(0)[0].argmax())),)
+        text = (*text, *rows)
     drafter = load_drafter(NAME, tokenizer=tokenizer)
     assert isinstance(drafter, ModelDrafter)
     draft = drafter.open(
         prompt_length=prompt_length, max_tokens=most, sampling=SamplingSettings(temperature=0.0)
     )
     hits = sum(
-        draft.extend(text[:place], 1) == (text[place],) for place in range(prompt_length, len(text))
+        draft.extend(text[:place], 1) == text[place : place + 1]
+        for place in range(prompt_length, len(text))
     )
     draft.close()
     # Four of ten on text like this; one that was packed wrongly guesses next to nothing.
