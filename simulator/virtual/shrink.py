@@ -33,7 +33,8 @@ def shrunk(
                 return schedule
             num_trials += 1
             if fails(smaller[place]):
-                schedule, goes_on = smaller[place], True  # what stands at this place now may do as well
+                # What stands at this place now may do as well.
+                schedule, goes_on = smaller[place], True
             else:
                 place += 1
     return schedule
