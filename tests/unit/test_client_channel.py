@@ -253,7 +253,7 @@ def test_connection_settings_out_of_range_are_refused(
 )
 def test_drafting_settings_out_of_range_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
-        DraftingSettings(**settings)
+        DraftingSettings(**settings)  # type: ignore[arg-type]
 
 
 def test_a_certificate_that_is_not_there() -> None:

@@ -67,7 +67,7 @@ def _steered(
                 tokens = await _tokens(answer, until=30)
                 before = _proposals(cloud)
                 at_s = LoopClock().now_s()
-                around.drafting = replace(start, **changes)
+                around.drafting = replace(start, **changes)  # type: ignore[arg-type]
                 around.steer()
                 tokens += await _tokens(answer, until=COUNT)
                 duration_s = LoopClock().now_s() - at_s
