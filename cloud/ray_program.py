@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,26 +95,43 @@ def running_ray(options: Mapping[str, Any]) -> Iterator[None]:
 
     is_verbose = logging.getLogger("cloud").isEnabledFor(logging.INFO)
     level = logging.INFO if is_verbose else logging.ERROR
-    try:
-        if options["ray_address"] is None:
-            num_cpus = options["replicas"] * (options["threads"] or 1)
-            ray.init(
-                address="local",
-                # Replicas of a small machine share its cores instead of waiting for more of them.
-                num_cpus=max(num_cpus, os.cpu_count() or 1),
-                include_dashboard=False,
-                logging_level=level,
-                log_to_driver=is_verbose,
-            )
-        else:
-            ray.init(address=options["ray_address"], logging_level=level, log_to_driver=is_verbose)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ConfigError(f"--ray: Ray cannot be started or joined: {error}") from error
+    logs: dict[str, Any] = {"logging_level": level, "log_to_driver": is_verbose}
+    if options["ray_address"] is not None:
+        _begin(lambda: ray.init(address=options["ray_address"], **logs))
+    else:
+        num_cpus = options["replicas"] * (options["threads"] or 1)
+        # Replicas of a small machine share its cores instead of waiting for more of them.
+        cpus = max(num_cpus, os.cpu_count() or 1)
+        local = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+        _begin(lambda: ray.init(**local, **logs))
     logging.getLogger("ray").setLevel(level)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _begin(init: Callable[[], object]) -> None:
+    """Start or join Ray. Now and then one of its processes does not come up in time: so it is tried twice.
+
+    Raises:
+        ConfigError: it did not work.
+    """
+    import ray  # noqa: PLC0415 - an extra
+
+    for is_last in (False, True):
+        try:
+            init()
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise ConfigError(f"--ray: Ray cannot be started or joined: {error}") from error
+        except Exception as error:
+            if type(error) is not Exception:  # its time-out has no type of its own
+                raise
+            ray.shutdown()
+            if is_last:
+                raise ConfigError(f"--ray: Ray cannot be started: {error}") from error
+        else:
+            return
 
 
 def deploy(application: Any, listen: Address) -> None:
