@@ -234,7 +234,7 @@ def test_an_order_outlasts_the_orchestrator_that_took_it() -> None:
 
 def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
-    first, more = re.findall(r"```py(?:thon)?\n(.*?)```", page, re.DOTALL)
+    first, *_, more = re.findall(r"```py(?:thon)?\n(.*?)```", page, re.DOTALL)
     exec(first + more, {})
     assert capsys.readouterr().out.endswith(" ()\n")
 
