@@ -14,7 +14,7 @@ from itertools import count
 from math import log
 
 from paceline.drafter import Guess
-from paceline.errors import LocalProtocolError
+from paceline.errors import ConfigError
 from paceline.session.tree import Node
 from paceline.tokens import Position, TokenId
 
@@ -27,7 +27,7 @@ class Growth:
     """How a tree grows.
 
     Raises:
-        LocalProtocolError: a field is out of its range.
+        ConfigError: a field is out of its range.
     """
 
     width: int = 4
@@ -39,11 +39,11 @@ class Growth:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.width < 1 or self.leaves < 1 or not 0.0 < self.floor <= 1.0:
-            raise LocalProtocolError(
-                f"growth: got width {self.width}, leaves {self.leaves}, floor {self.floor}; expected at least 1, at "
-                "least 1, above 0 to 1"
-            )
+        for name in ("width", "leaves"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, expected at least 1")
+        if not 0.0 < self.floor <= 1.0:
+            raise ConfigError(f"floor: got {self.floor}, expected more than 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 from harness.toy_verifier import SMALL_LIMITS, toy_identity, toy_request
 
 from paceline.drafter import Guess
-from paceline.errors import LocalProtocolError
+from paceline.errors import ConfigError, LocalProtocolError
 from paceline.messages import Commit, Opened, Proposal
 from paceline.session import EdgeSession
 from paceline.session.events import Drafted, EdgeEffect, FromCloud, Grown, LinkUp, Send, Stop
@@ -64,7 +64,7 @@ def asked(edge: EdgeSession) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("fields", [{"width": 0}, {"leaves": 0}, {"floor": 0.0}, {"floor": 1.1}])
 def test_settings_that_make_no_sense(fields: dict[str, float]) -> None:
-    with pytest.raises(LocalProtocolError, match="growth: got"):
+    with pytest.raises(ConfigError, match=f"{next(iter(fields))}: got"):
         Growth(**fields)  # type: ignore[arg-type]
 
 
