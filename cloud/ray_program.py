@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,8 @@ WATCH_S = 2.0
 """How often it is asked whether the replicas are still there."""
 READY_S = 20.0
 """How long the ingress may take once the replicas serve."""
+END_S = 10.0
+"""How long a killed process of Ray may take to be gone."""
 LOOK_S = 0.1
 MAX_MESSAGE_BYTES = 4 << 20
 """As the verifier's own server takes; Serve would take 2 GiB from anybody."""
@@ -127,11 +130,25 @@ def _begin(init: Callable[[], object]) -> None:
         except Exception as error:
             if type(error) is not Exception:  # its time-out has no type of its own
                 raise
+            _end_half_started(error)
             ray.shutdown()
             if is_last:
                 raise ConfigError(f"--ray: Ray cannot be started: {error}") from error
         else:
             return
+
+
+def _end_half_started(error: Exception) -> None:
+    """End the processes of a node that never came up: Ray forgets it, and they would run as long as this program."""
+    from ray._private.node import Node  # noqa: PLC0415 - an extra
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if isinstance(node, Node):  # known to nobody else
+            started = [info.process for infos in node.all_processes.values() for info in infos]
+            node.kill_all_processes(check_alive=False, wait=True)
+            for process in started:
+                process.wait(END_S)
 
 
 def deploy(application: Any, listen: Address) -> None:
