@@ -16,7 +16,8 @@ out in this order:
 
 The race. With it on, a session without drafts steps on at once: the worst case is plain decoding. With it off, it
 waits for drafts, but not when its edge has said that it is idle, and never longer than `patience_s`: an edge that went
-silent costs time, not the answer.
+silent costs time, not the answer. A session whose edge asked for patience of its own waits as if the race was off, up
+to `patience_most_s`; whoever asks for more waits so long only.
 
 Shared prefixes. A session whose prompt begins like that of another one, which is being computed right now, waits for
 it. If that other one may not step any more, the waiting one takes the work over.
@@ -48,6 +49,9 @@ class SchedulerSettings:
     """Longest wait for drafts with the race off, in seconds; at least 0. About two round trips: less wastes steps
     on edges that are merely far away, more makes a silent edge's answer slower."""
 
+    patience_most_s: float = 2.0
+    """Longest wait for drafts that an edge may ask for, in seconds; at least 0. It costs nobody but that edge."""
+
     prefill_share: float = 0.25
     """Part of the budget that is kept for prompts while any waits; 0 < share <= 0.9. More shortens the time to the
     first token under load, less lets running sessions verify deeper."""
@@ -56,8 +60,9 @@ class SchedulerSettings:
         """Check every field."""
         if self.row_budget < 2:
             raise ConfigError(f"row_budget: got {self.row_budget}, expected at least 2")
-        if not 0.0 <= self.patience_s < float("inf"):
-            raise ConfigError(f"patience_s: got {self.patience_s}, expected at least 0")
+        for name in ("patience_s", "patience_most_s"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name}: got {getattr(self, name)}, expected at least 0")
         if not 0.0 < self.prefill_share <= 0.9:
             raise ConfigError(
                 f"prefill_share: got {self.prefill_share}, expected more than 0 and at most 0.9"
@@ -84,6 +89,8 @@ class SessionView:
     """Something is there to verify; may hold with nothing offered, just before the text must end."""
     edge_is_idle: bool = False
     """The edge has nothing to offer: do not wait for it."""
+    patience_s: float = 0.0
+    """How long the edge would have it wait for drafts before a step without any; 0: do not wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +139,7 @@ def plan_step(views: Sequence[SessionView], settings: SchedulerSettings, *, now_
     ready = [view for view in free if view.num_to_prefill == 0]
     due = [view for view in ready if _is_due(view, settings, now_s)]
     due_keys = {view.key for view in due}
-    patient = [
-        view.waiting_since_s + settings.patience_s for view in ready if view.key not in due_keys
-    ]
+    patient = [_waits_until_s(view, settings) for view in ready if view.key not in due_keys]
 
     wanted = sum(view.num_to_prefill for view in prefilling)
     reserve = min(wanted, max(1, int(settings.row_budget * settings.prefill_share)))
@@ -181,9 +186,17 @@ def share_out(wants: Sequence[int], budget: int) -> list[int]:
 
 def _is_due(view: SessionView, settings: SchedulerSettings, now_s: float) -> bool:
     """Whether a session that generates is worth a root now."""
-    if settings.race or view.has_drafts or view.edge_is_idle:
+    if view.has_drafts or view.edge_is_idle:
         return True
-    return view.waiting_since_s + settings.patience_s <= now_s
+    return _waits_until_s(view, settings) <= now_s
+
+
+def _waits_until_s(view: SessionView, settings: SchedulerSettings) -> float:
+    """Return when a session that has no drafts steps on without."""
+    asked_s = min(view.patience_s, settings.patience_most_s)
+    patience_s = asked_s if settings.race else max(asked_s, settings.patience_s)
+    # In the race, time does not matter: it may step even if its clock is ahead.
+    return view.waiting_since_s + patience_s if patience_s > 0.0 else float("-inf")
 
 
 def _orphans(able: Sequence[SessionView]) -> tuple[int, ...]:

@@ -75,6 +75,7 @@ class Workload:
                     num_offered=len(offer.tokens),
                     has_drafts=entry.session.has_drafts,
                     edge_is_idle=entry.session.edge_is_idle,
+                    patience_s=entry.session.request.patience_ms / 1000,
                 )
             )
         return views, trees

@@ -70,6 +70,7 @@ class Open:
     output: tuple[TokenId, ...] = ()
     stop_tokens: tuple[TokenId, ...] = ()
     num_logprobs: int = 0
+    patience_ms: int = 0
     weights_fingerprint: bytes = b""
     protocol_version: int = PROTOCOL_VERSION
 

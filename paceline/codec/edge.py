@@ -143,6 +143,7 @@ def _encode_open(message: Open) -> pb.Open:
         max_tokens=message.max_tokens,
         stop_tokens=message.stop_tokens,
         num_logprobs=message.num_logprobs,
+        patience_ms=message.patience_ms,
     )
 
 
@@ -168,6 +169,7 @@ def _decode_open(message: pb.Open) -> Open:
         max_tokens=message.max_tokens,
         stop_tokens=token_ids(message.stop_tokens),
         num_logprobs=message.num_logprobs,
+        patience_ms=message.patience_ms,
     )
 
 

@@ -71,6 +71,7 @@ OPENS = st.builds(
     max_tokens=SIZES,
     stop_tokens=TOKENS,
     num_logprobs=st.integers(0, 20),
+    patience_ms=U32,
     protocol_version=U32,
 )
 EDGE_MESSAGES: st.SearchStrategy[EdgeMessage] = st.one_of(

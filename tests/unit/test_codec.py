@@ -110,7 +110,12 @@ def test_a_request_out_of_bounds_is_refused_by_name(field: str, request_: pb.Ver
 
 def test_requests_at_their_bounds_are_fine() -> None:
     for request in (
-        opening(stop_tokens=range(64), num_logprobs=20, weights_fingerprint=bytes(32)),
+        opening(
+            stop_tokens=range(64),
+            num_logprobs=20,
+            patience_ms=2**32 - 1,
+            weights_fingerprint=bytes(32),
+        ),
         sampling(temperature=100, top_k=2**31 - 1, logit_bias=dict.fromkeys(range(1024), 1000)),
         pb.VerifyRequest(proposal=pb.Proposal(tokens=range(4096), parents=[1] * 4096)),
     ):

@@ -132,6 +132,35 @@ def test_race_off_waits_for_drafts_within_reason(changes: dict[str, Any], is_ser
     assert plan.wake_at_s == (None if is_served else NOW_S + 2.0)
 
 
+@pytest.mark.parametrize(
+    ("asked_s", "race", "until_s"),
+    [
+        (0.0, True, None),
+        (2.0, True, 2.0),
+        (9.0, True, 5.0),
+        (0.0, False, 3.0),
+        (2.0, False, 3.0),
+        (9.0, False, 5.0),
+    ],
+)
+def test_an_edge_may_ask_for_patience_within_bounds(
+    asked_s: float, race: bool, until_s: float | None
+) -> None:
+    settings = SchedulerSettings(race=race, patience_s=3.0, patience_most_s=5.0)
+    view = session(1, waiting_since_s=NOW_S, patience_s=asked_s)
+    plan = plan_step([view, session(2, has_drafts=True)], settings, now_s=NOW_S)
+    assert {part.key for part in plan.rows} == ({1, 2} if until_s is None else {2})
+    assert plan.wake_at_s == (None if until_s is None else NOW_S + until_s)
+    if plan.wake_at_s is not None:
+        assert plan_step([view], settings, now_s=plan.wake_at_s).rows
+
+
+@pytest.mark.parametrize("reason", ["has_drafts", "edge_is_idle"])
+def test_patience_is_not_needed_with_drafts_or_an_idle_edge(reason: str) -> None:
+    view = session(1, waiting_since_s=NOW_S, patience_s=1.0, **{reason: True})
+    assert rows(view) == {1: (0, 0)}
+
+
 def test_race_on_never_waits() -> None:
     assert rows(session(1), race=True) == {1: (0, 0)}
 

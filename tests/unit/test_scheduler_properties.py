@@ -12,6 +12,7 @@ settings_of_all_kinds = st.builds(
     row_budget=st.integers(2, 60),
     race=st.booleans(),
     patience_s=st.floats(0.0, 20.0),
+    patience_most_s=st.floats(0.0, 20.0),
     prefill_share=st.floats(0.01, 0.9),
 )
 
@@ -32,6 +33,7 @@ def sessions(draw: st.DrawFn) -> list[SessionView]:
                 num_offered=offered,
                 has_drafts=offered > 0 or draw(st.booleans()),
                 edge_is_idle=draw(st.booleans()),
+                patience_s=draw(st.sampled_from([0.0, 0.0, 0.3, 7.0, 4e6])),
             )
         )
     return views
@@ -56,10 +58,11 @@ def test_every_plan_keeps_the_rules(
     if any(view.num_to_prefill for view in free):
         assert any(part.is_prefill for part in plan.rows)
     ready = [view for view in free if view.num_to_prefill == 0]
-    if settings.race and ready:
+    hurried = [view for view in ready if settings.race and view.patience_s == 0.0]
+    if hurried:
         assert not all(part.is_prefill for part in plan.rows)
-    if any(part.num_drafts for part in plan.rows) and settings.race:
-        assert {view.key for view in ready} <= {part.key for part in plan.rows}, "roots first"
+    if any(part.num_drafts for part in plan.rows):
+        assert {view.key for view in hurried} <= {part.key for part in plan.rows}, "roots first"
     waiting = [view for view in views if view.may_step and view.waits_for is not None]
     if waiting and not free:
         assert plan.take_over, "everybody waits for somebody else"
