@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
 
 from torch import Tensor
 
+from edge.drafters.confidence import chance_of, shares
 from paceline.drafter import Guess
 from paceline.sampling.coupled import Ranking, Sampler
 from paceline.sampling.settings import SamplingSettings
@@ -42,7 +42,7 @@ class Drawing:
             ModelError: the logits are not finite.
         """
         ranking = self._ranking(logits, text, k=1)
-        return Guess(token=ranking.tokens[0], chance=_chance(ranking.margin))
+        return Guess(token=ranking.tokens[0], chance=chance_of(ranking.margin))
 
     def ranked(self, logits: Tensor, text: Sequence[TokenId], *, width: int) -> tuple[Guess, ...]:
         """Return the `width` likeliest tokens after a text, given logits [V]; a chance is a share among them and one more.
@@ -51,12 +51,7 @@ class Drawing:
             ModelError: the logits are not finite.
         """
         ranking = self._ranking(logits, text, k=width + 1)
-        peak = max(ranking.scores)
-        weights = [exp(score - peak) for score in ranking.scores]
-        return tuple(
-            Guess(token=token, chance=weight / sum(weights))
-            for token, weight in zip(ranking.tokens[:width], weights, strict=False)
-        )
+        return shares(ranking.tokens, ranking.scores, width=width)
 
     def _ranking(self, logits: Tensor, text: Sequence[TokenId], *, k: int) -> Ranking:
         if self._sampler is None:
@@ -66,8 +61,3 @@ class Drawing:
         # All output goes in as the row's path: what is committed differs from call to call.
         path = tuple(text[self._prompt_length :]) if self._has_penalties else ()
         return self._sampler.rank(logits, position=Position(len(text)), k=k, path=path)
-
-
-def _chance(margin: float) -> float:
-    """Return the chance of the better of two candidates; a margin is in logits, negative if a filter chose."""
-    return 1.0 / (1.0 + exp(-max(-30.0, min(30.0, margin))))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from edge.drafters.judging import Judge, Made
 from edge.drafters.model import ModelDraft, ModelDrafter, as_model_errors
 from paceline.control.node_scores import NodeScores
 from paceline.drafter import Guess
@@ -100,7 +101,7 @@ class TreeModelDraft(ModelDraft):
             max_pending=MAX_PENDING,
         )
         self._scores = scores
-        self._judge = _Judge(scores)
+        self._judge = Judge(scores)
 
     def prepare(self, text: Sequence[TokenId]) -> bool:
         """See `Draft`: the prompt is prefilled in pieces; all that comes later is done by `branch`."""
@@ -134,7 +135,7 @@ class TreeModelDraft(ModelDraft):
             for path, leaf in zip(usable, leaves, strict=True):
                 place = (*text, *path)
                 guesses = self._drawing.ranked(logits[leaf - rows.base], place, width=width)
-                self._judge.note(_Made(length=len(text), path=tuple(path), guesses=guesses))
+                self._judge.note(Made(length=len(text), path=tuple(path), guesses=guesses))
                 found[tuple(path)] = self._calibrated(guesses)
         return tuple(found.get(tuple(path), ()) for path in paths)
 
@@ -201,42 +202,6 @@ class TreeModelDraft(ModelDraft):
     def _drop_pending(self, sequence: CacheSequence) -> None:
         if sequence.num_pending:
             self._engine.rollback(sequence, len(self._known))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Made:
-    """Guesses that are not judged yet, with the draft's own confidence."""
-
-    length: int
-    """Of the text that was committed when they were made."""
-    path: tuple[TokenId, ...]
-    guesses: tuple[Guess, ...]
-
-
-class _Judge:
-    """Learns from guesses once the text has gone on where they were made.
-
-    Args:
-        scores: learn here.
-    """
-
-    def __init__(self, scores: NodeScores) -> None:
-        self._scores = scores
-        self._made: dict[int, list[_Made]] = {}
-        """By the position that they are guesses for."""
-
-    def note(self, made: _Made) -> None:
-        """Remember guesses."""
-        self._made.setdefault(made.length + len(made.path), []).append(made)
-
-    def judge(self, text: Sequence[TokenId]) -> None:
-        """Learn from all that a committed text decides."""
-        for position in [at for at in self._made if at < len(text)]:
-            for made in self._made.pop(position):
-                if tuple(text[made.length : position]) == made.path:
-                    for rank, guess in enumerate(made.guesses, start=1):
-                        right = guess.token == text[position]
-                        self._scores.observe(guess.chance, rank=rank, accepted=right)
 
 
 def _index(sequence: CacheSequence) -> dict[tuple[int, TokenId], int]:
