@@ -4,6 +4,7 @@ It goes into `EdgeSettings.make_drafter`; the edge's `DraftingSettings` must wan
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from paceline.drafter import Drafter, Guess
 from paceline.errors import ConfigError
@@ -18,6 +19,27 @@ from simulator.virtual.parts import AnyTarget
 from simulator.virtual.target import ToyTarget, hashed
 
 MOST_CANDIDATES = 8
+
+
+class Draws(Protocol):
+    """Knows what the target draws."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Ids are below it."""
+        ...
+
+    def draw(self, text: Sequence[TokenId], path: Sequence[TokenId] = ()) -> TokenId:
+        """Return the token after `text` and then `path`."""
+        ...
+
+
+class Spends(Protocol):
+    """Takes the time of a call: virtual, or real."""
+
+    def spend(self, seconds: float) -> float:
+        """Let the call under way take so long; return for how long."""
+        ...
 
 
 def tree_drafter(
@@ -56,12 +78,12 @@ class SimulatedTreeDrafter:
 
     def __init__(
         self,
-        target: ToyTarget,
+        target: Draws,
         *,
         trace: GuessTrace,
         chances: RankChances,
         category: str | None,
-        occupation: Occupation,
+        occupation: Spends,
         cost: StepCost,
     ) -> None:
         self.target = target
