@@ -43,7 +43,9 @@ from paceline.session.events import (
 from paceline.session.failure import error_of
 from paceline.session.growth import Growth, GrowthRequest
 from paceline.session.guesses import Guesses, after_commits
+from paceline.session.pipeline import Place
 from paceline.session.table import EdgeKind, EdgeState, edge_leads_to
+from paceline.session.tree_stream import TreeStream
 from paceline.tokens import Position, TokenId
 
 STORY_LENGTH = 16
@@ -81,6 +83,7 @@ class EdgeSession:
         self.counts = EdgeCounts()
         self._stop_tokens = frozenset(request.stop_tokens)
         self._guesses = Guesses(self.log, stops=self._stop_tokens, growth=growth)
+        self._pipeline = TreeStream(self._guesses, stops=self._stop_tokens)
         self._weights = request.weights_fingerprint
         self._acknowledged = self.length
         self._attempt = 0
@@ -117,51 +120,40 @@ class EdgeSession:
 
         None as well after `NothingToDraft`, until a commit changes the text.
         """
-        depth = self._useful_depth
-        if self.is_over or self._no_guess or min(self._space, depth) < 1:
-            return None
-        path = self._guesses.newest_path()
-        limit = min(depth - len(path), self._space)
-        if limit < 1 or (path and path[-1] in self._stop_tokens):
-            return None
-        return DraftRequest(position=self.length, path=path, limit=limit)
+        return None if self.is_over else self._pipeline.draft_request(self._place)
 
     @property
     def has_growth(self) -> bool:
         """Trees are wanted, from a drafter that makes them."""
-        return self._guesses.growth is not None
+        return self._pipeline.has_growth
 
     @property
     def growth_request(self) -> GrowthRequest | None:
         """From where to go on with a tree, or None while nothing is worth it. Answer with `Grown`."""
-        if self.is_over or self._no_guess or self._space < 1:
-            return None
-        return self._guesses.request(position=self.length, deepest=self._useful_depth)
+        return None if self.is_over else self._pipeline.growth_request(self._place)
 
     @property
-    def _space(self) -> int:
-        """Guesses that may join the tree."""
-        return min(self.window, self._limit) - self._guesses.num_live
-
-    @property
-    def _useful_depth(self) -> int:
-        """How far below the committed text a guess can still save a step.
-
-        The last token of a text is the target's own, drawn after the guess before it: guessing that one saves nothing.
-        """
+    def _place(self) -> Place:
+        """Where the session stands, for the pipeline."""
         end = len(self.request.prompt) + self.request.max_tokens
         if self.opened is not None:
             limits = self.opened.limits
             end = min(end, len(self.request.prompt) + limits.max_tokens, limits.context_length)
-        return min(self.draft_length, end - self.length - 1)
+        return Place(
+            position=self.length,
+            draft_length=self.draft_length,
+            # The last token of a text is the target's own, drawn after the guess before it: guessing that one saves nothing.
+            room=end - self.length - 1,
+            space=min(self.window, self._limit) - self._guesses.num_live,
+            no_guess=self._no_guess,
+        )
 
     @property
     def _idle(self) -> bool:
         """Nothing is offered, and nothing will be before the next commit: the verifier must not wait."""
-        guesses = self._guesses
-        return (
-            self._no_guess or guesses.is_closed or (self._useful_depth < 1 and not guesses.has_any)
-        )
+        if self._no_guess or self._pipeline.is_closed:
+            return True
+        return self._place.depth < 1 and not self._guesses.has_any
 
     # --- events
 
@@ -272,9 +264,8 @@ class EdgeSession:
         check_commit(commit, request=self.request, log=self.log)
         for token in commit.tokens[skip:]:
             self.log.append(token)
-            self.counts.unsent += self._guesses.commit(token)
+            self.counts.unsent += self._guesses.commit(token) + self._pipeline.committed(token)
             self._no_guess = False
-        self._guesses.promote(self._space)
         self.counts.add(commit)
         news = replace(
             commit,
@@ -318,7 +309,7 @@ class EdgeSession:
         if tokens is None:
             self.counts.unsent += len(event.tokens)
             return ()  # a commit overtook the drafter
-        self._guesses.hang(tokens)
+        self._pipeline.drafted(tokens)
         return self._flush()
 
     def _grown(self, event: Grown) -> tuple[EdgeEffect, ...]:
@@ -328,9 +319,12 @@ class EdgeSession:
         if self.is_over:
             return ()
         for leaf, path in zip(event.leaves, paths, strict=True):
-            if path is None or len(leaf.path) < skip or not self._guesses.grow(path, leaf.guesses):
+            if (
+                path is None
+                or len(leaf.path) < skip
+                or not self._pipeline.grown(path, leaf.guesses)
+            ):
                 self.counts.unsent += len(leaf.guesses)
-        self._guesses.promote(self._space)
         return self._flush()
 
     def _nothing_to_draft(self, event: NothingToDraft) -> tuple[EdgeEffect, ...]:
@@ -362,6 +356,7 @@ class EdgeSession:
 
     def _flush(self) -> tuple[EdgeEffect, ...]:
         """Send every guess that the window allows, or an acknowledgement, or that we are idle."""
+        self._pipeline.release(self._place)
         if self.state not in {EdgeState.OPENING, EdgeState.RESUMING, EdgeState.STREAMING}:
             return ()
         effects: list[EdgeEffect] = []
