@@ -19,8 +19,9 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
-from edge.drafters.lookup import DOUBT, GUESSES_PER_MATCHED
+from edge.drafters.lookup import GUESSES_PER_MATCHED
 from paceline.control.node_scores import NodeScores, calibration_error
+from paceline.ngram.rules import lookup_chance
 from simulator.acceptance.guess_trace import GuessTrace
 from simulator.acceptance.recordings import recorded_trace, trace_names
 
@@ -37,7 +38,7 @@ def confidence(trace: GuessTrace, byte: int) -> float:
     if (
         trace.abstains
     ):  # the tokens that lookup would guess in a row, which go by the length of the match
-        return 1.0 - float(DOUBT ** (byte / GUESSES_PER_MATCHED))
+        return lookup_chance(byte / GUESSES_PER_MATCHED)
     return 1.0 / (1.0 + exp(-byte * trace.confidence.step))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from edge.drafters.prefix import common_length
 from paceline.drafter import Guess, tokens_of
+from paceline.ngram.rules import lookup_chance
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
 
@@ -21,9 +22,6 @@ SHORTEST = 2
 GUESSES_PER_MATCHED = 2
 """Most guesses for each committed token that matches: two common words in a row say little about the next eight, and
 every wrong guess is a row of the target."""
-
-DOUBT = 2 / 3
-"""Each token that matches multiplies the chance to be wrong by this: the odds before calibration."""
 
 
 class LookupDrafter:
@@ -80,7 +78,7 @@ class LookupDraft:
                 break
             size = min(matched, self._matched(len(self._text)))
             self._append(self._text[end])
-            guesses.append(Guess(token=self._text[-1], chance=1.0 - DOUBT**size))
+            guesses.append(Guess(token=self._text[-1], chance=lookup_chance(size)))
         return tuple(guesses)
 
     def close(self) -> None:

@@ -1,26 +1,20 @@
 """Suffix n-gram: what followed where the text ended like this, counted over all such places, is guessed to follow again.
 
-Longer matches say more than shorter ones, and many places more than one. The chance of a token is blended from short
-matches to long ones as compression does it: at each length, `DOUBT` places stand for what the shorter lengths say.
+Longer matches say more than shorter ones, and many places more than one: `paceline.ngram.rules` says how much.
 Besides its own text a draft looks into the answers given before, in a memory that all drafts of the drafter share.
 Committed text is learned at once, guesses never. No weights.
-
-Sources: Cleary and Witten, "Data Compression Using Adaptive Coding and Partial String Matching" (1984); Oliaro et al.,
-"SuffixDecoding", arXiv 2411.04975.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from edge.drafters.history import BREAK, KEY, LONGEST, History
 from edge.drafters.prefix import common_length
 from paceline.drafter import Guess, tokens_of
+from paceline.ngram.history import BREAK, KEY, LONGEST, History
+from paceline.ngram.rules import counted
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
-
-DOUBT = 2.0
-"""A single place of one length more takes a third of the doubt away."""
 
 LEAST_REACH = 0.25
 """Least chance that a guess and all guesses before it hold: every wrong guess is a row of the target."""
@@ -133,25 +127,4 @@ class SuffixDraft:
         found = list(self._history.matches(end))
         if self._memory is not None:
             found.extend(self._memory.matches(end))
-        chances = blended(found)
-        if not chances:
-            return None
-        # Of equal ones the one that was seen last: `found` has the latest place first.
-        token = max(chances, key=chances.__getitem__)
-        return Guess(token=token, chance=chances[token])
-
-
-def blended(matches: Iterable[tuple[int, TokenId]]) -> dict[TokenId, float]:
-    """Return the chances of the tokens that followed some places, from how many tokens match at each.
-
-    What is missing to 1 is the chance of tokens that followed none of them.
-    """
-    found = list(matches)
-    chances: dict[TokenId, float] = dict.fromkeys((token for _, token in found), 0.0)
-    for size in range(KEY, max((size for size, _ in found), default=0) + 1):
-        followers = [token for matched, token in found if matched >= size]
-        total = len(followers) + DOUBT
-        chances = {token: DOUBT * chance / total for token, chance in chances.items()}
-        for token in followers:
-            chances[token] += 1.0 / total
-    return chances
+        return counted(found)

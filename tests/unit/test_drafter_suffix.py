@@ -1,4 +1,4 @@
-"""Suffix n-gram: longest matches with counts, chances from counts, memory across answers, bounded."""
+"""Suffix n-gram: guesses from counts, memory across answers, bounded."""
 
 import time
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.drafters.history import BREAK, KEY, LONGEST, OCCURRENCES, History
-from edge.drafters.suffix import DOUBT, SuffixDraft, SuffixDrafter, blended
+from edge.drafters.suffix import SuffixDraft, SuffixDrafter
 from paceline.drafter import tokens_of
+from paceline.ngram.rules import DOUBT
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
 
@@ -23,63 +23,6 @@ def _ids(*tokens: int) -> tuple[TokenId, ...]:
 
 def _open(drafter: SuffixDrafter, prompt: Sequence[TokenId], count: int = 100) -> SuffixDraft:
     return drafter.open(prompt_length=len(prompt), max_tokens=count, sampling=GREEDY)
-
-
-def _matches_by_definition(
-    text: Sequence[TokenId], end: Sequence[TokenId], *, first: int
-) -> list[tuple[int, TokenId]]:
-    """Places from `first` on; the latest comes first."""
-    found = []
-    for place in range(len(text) - 1, first + KEY - 1, -1):
-        size = 0
-        while (
-            size < min(len(end), LONGEST)
-            and place - size - 1 >= first
-            and text[place - size - 1] == end[-size - 1]
-        ):
-            size += 1
-        if size >= KEY:
-            found.append((size, text[place]))
-    return found[:OCCURRENCES]
-
-
-@given(text=TEXTS, end=TEXTS, most=st.integers(4, 50))
-def test_matches_equal_the_definition_whatever_was_forgotten(
-    text: list[TokenId], end: list[TokenId], most: int
-) -> None:
-    history = History(most)
-    for token in text:
-        history.append(token)
-    assert len(history) == min(most, len(text))
-    first = max(0, len(text) - most)
-    assert list(history.matches(end)) == _matches_by_definition(text, end, first=first)
-
-
-def test_no_match_runs_over_the_end_of_a_text() -> None:
-    history = History(20)
-    for token in (*_ids(1, 2, 3), BREAK, *_ids(3, 1, 2, 9)):
-        history.append(token)
-    assert list(history.matches(_ids(2, 3))) == []
-    assert list(history.matches(_ids(3, 1, 2))) == [(3, 9), (2, 3)]
-
-
-def test_more_places_and_longer_matches_make_surer() -> None:
-    once = blended([(2, TokenId(7))])[TokenId(7)]
-    assert once == pytest.approx(1 / (1 + DOUBT))
-    assert blended([(2, TokenId(7))] * 3)[TokenId(7)] > once
-    assert blended([(5, TokenId(7))])[TokenId(7)] > once
-    # Three short matches say 7, one long one says 8.
-    mixed = blended([(8, TokenId(8)), *[(2, TokenId(7))] * 3])
-    assert mixed[TokenId(8)] > mixed[TokenId(7)]
-    assert blended([]) == {}
-
-
-@given(st.lists(st.tuples(st.integers(KEY, LONGEST), st.integers(0, 4).map(TokenId)), max_size=20))
-def test_chances_are_a_part_of_one(matches: list[tuple[int, TokenId]]) -> None:
-    chances = blended(matches)
-    assert set(chances) == {token for _, token in matches}
-    assert all(chance > 0 for chance in chances.values())
-    assert sum(chances.values()) < 1
 
 
 def test_it_goes_on_as_the_text_did_before_and_stops_when_unsure() -> None:
