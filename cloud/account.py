@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from cloud.load import Load, LoadWindow
 from cloud.orders import PrefixCounts, StepTimes
+from cloud.scheduler import Plan
+from cloud.step_cost import StepCostFit, StepCosts
 from paceline.engine.rows import MemoryStats, StepSplit
 from paceline.metrics.buckets import FIRST_TOKEN_S, REQUEST_S, TOKEN_GAP_S
 from paceline.metrics.distribution import Distribution, Spread
@@ -82,6 +84,14 @@ class VerifierStatistics:
     """Bytes of the cache now."""
     load: Load
     """How busy it is now."""
+    drafts_chosen: int
+    """Draft rows of all steps."""
+    drafts_left_out: int
+    """Draft rows that sessions with a root in a step offered for it and did not get."""
+    drafts_expected: float
+    """Committed tokens that were to be expected of the rows chosen; those accepted should be about as many."""
+    costs: StepCosts | None
+    """What steps take, as fitted; None before the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +113,9 @@ class Account:
 
     def __init__(self, *, started_s: float) -> None:
         self.load = LoadWindow(started_s=started_s)
+        self.cost_fit = StepCostFit()
+        self.drafts_chosen = self.drafts_left_out = 0
+        self.drafts_expected = 0.0
         self.num_opened = self.num_resumed = 0
         self.refused: Counter[str] = Counter()
         self.ended: Counter[str] = Counter(dict.fromkeys(ENDS, 0))
@@ -119,6 +132,22 @@ class Account:
         self.token_gap = Distribution(TOKEN_GAP_S)
         self.duration = Distribution(REQUEST_S)
         self.queue = Distribution(REQUEST_S)
+
+    def stepped(self, plan: Plan, *, ended_s: float, step_s: float, is_whole: bool) -> None:
+        """A step has ended.
+
+        Args:
+            plan: of the step.
+            ended_s: when.
+            step_s: what it took.
+            is_whole: all its rows were computed in one pass, so that its time tells what such steps take.
+        """
+        self.load.add_step(ended_s=ended_s, step_s=step_s, row_price_s=plan.row_price_s)
+        if is_whole:
+            self.cost_fit.add(plan.work, step_s)
+        self.drafts_chosen += sum(rows.num_drafts for rows in plan.rows)
+        self.drafts_left_out += plan.num_left_out
+        self.drafts_expected += plan.num_expected
 
     def began(self, *, num_prompt: int, first_token_s: float, queue_s: float) -> None:
         """A session got its first token.

@@ -43,6 +43,8 @@ class Entry:
     """When the first step began that it had rows in."""
     served_at_s: float | None = None
     """When a step last gave it tokens."""
+    drafted_at_s: float = 0.0
+    """When a step last had draft rows of it."""
     error: PacelineError | None = None
     """Why it was ended, if it was."""
     takes_drafts: bool = True

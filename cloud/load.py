@@ -9,8 +9,6 @@ from dataclasses import dataclass
 SLICE_S = 1.0
 NUM_SLICES = 5
 """The newest slice is the running second, so that the window covers the last 4 to 5 s."""
-MIN_STEPS_FOR_PRICE = 8
-"""Fewer tell nothing of how time depends on rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +22,8 @@ class Load:
     busy: float = 0.0
     """Part of the time in which the model worked; 0 to 1."""
     row_price_s: float = 0.0
-    """What one more row costs the other sessions of its step together, in seconds of their waiting: by how much a step
-    gets longer with a row (least squares over the steps of the window) times the others served in a step."""
+    """What one more draft row costs the other sessions of its step together, in seconds of their waiting, as
+    `cloud.scheduler` has it; the mean over the steps."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,9 +35,7 @@ class _Slice:
     step_s: float = 0.0
     num_served: int = 0
     queue_s: float = 0.0
-    num_rows: int = 0
-    rows_squared: int = 0
-    rows_step_s: float = 0.0
+    row_price_s: float = 0.0
 
 
 class LoadWindow:
@@ -54,14 +50,12 @@ class LoadWindow:
         self._slices: list[_Slice] = []
         self._last_step_s = 0.0
 
-    def add_step(self, *, ended_s: float, step_s: float, num_rows: int) -> None:
+    def add_step(self, *, ended_s: float, step_s: float, row_price_s: float) -> None:
         """Take a step."""
         found = self._slice(ended_s)
         found.num_steps += 1
         found.step_s += step_s
-        found.num_rows += num_rows
-        found.rows_squared += num_rows * num_rows
-        found.rows_step_s += num_rows * step_s
+        found.row_price_s += row_price_s
 
     def add_served(self, *, ended_s: float, queue_s: float) -> None:
         """Take a session that got tokens from a step."""
@@ -84,18 +78,8 @@ class LoadWindow:
             queue_s=sum(each.queue_s for each in self._slices) / max(1, num_served),
             # A step may have begun before the window.
             busy=min(1.0, worked_s / max(now_s - since_s, 1e-9)),
-            row_price_s=self._slope() * max(0.0, num_served / num_steps - 1.0),
+            row_price_s=sum(each.row_price_s for each in self._slices) / num_steps,
         )
-
-    def _slope(self) -> float:
-        """By how many seconds a step gets longer with one more row; 0 if the steps do not tell."""
-        count = sum(each.num_steps for each in self._slices)
-        rows = sum(each.num_rows for each in self._slices)
-        spread = count * sum(each.rows_squared for each in self._slices) - rows * rows
-        if count < MIN_STEPS_FOR_PRICE or spread <= 0:
-            return 0.0
-        together = count * sum(each.rows_step_s for each in self._slices)
-        return max(0.0, (together - rows * sum(each.step_s for each in self._slices)) / spread)
 
     def _slice(self, at_s: float) -> _Slice:
         number = _number(at_s)

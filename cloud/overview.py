@@ -40,4 +40,8 @@ def overview(registry: Registry, worker: StepModel, *, now_s: float) -> Verifier
         prefix=worker.prefix,
         memory=worker.memory,
         load=account.load.load(now_s=now_s),
+        drafts_chosen=account.drafts_chosen,
+        drafts_left_out=account.drafts_left_out,
+        drafts_expected=account.drafts_expected,
+        costs=account.cost_fit.costs,
     )

@@ -10,9 +10,15 @@ out in this order:
  2. *Prefill reserve.* While a prompt waits to be computed, `prefill_share` of the budget is kept from roots and drafts,
     so that many running sessions cannot starve it; and no more than what they leave over is given to it, so that a
     long prompt cannot stall them.
- 3. *Drafts.* What is left is shared evenly over the sessions that have a root in this step: nobody's long tree crowds
-    out a short one.
+ 3. *Drafts*, of the sessions that have a root in this step. `goodput`: those rows with which the step commits the most
+    tokens per second, as far as it is known what steps take (`cloud.goodput`). `even`: what is left is shared evenly,
+    whether it pays or not: nobody's long tree crowds out a short one.
  4. *The rest* goes to prefill.
+
+`alternating` gives roots to half of the sessions only, those that have waited longest: two groups that are stepped in
+turn, so that the edges of one draft while the other is verified (SpecEdge, arXiv 2505.17052). Drafts as with `goodput`.
+
+The price of a row is what one more of them costs the other sessions of the step together, in seconds of their waiting.
 
 The race. With it on, a session without drafts steps on at once: the worst case is plain decoding. With it off, it
 waits for drafts, but not when its edge has said that it is idle, and never longer than `patience_s`: an edge that went
@@ -25,8 +31,19 @@ it. If that other one may not step any more, the waiting one takes the work over
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
+from cloud.goodput import DraftRows, choose
+from cloud.step_cost import StepCosts, StepWork
 from paceline.errors import ConfigError
+
+
+class Schedule(StrEnum):
+    """How rows are given to drafts; see the module."""
+
+    EVEN = "even"
+    GOODPUT = "goodput"
+    ALTERNATING = "alternating"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +72,11 @@ class SchedulerSettings:
     prefill_share: float = 0.25
     """Part of the budget that is kept for prompts while any waits; 0 < share <= 0.9. More shortens the time to the
     first token under load, less lets running sessions verify deeper."""
+
+    schedule: Schedule = Schedule.GOODPUT
+    """Which draft rows a step has. `goodput` never commits less per second than plain decoding, as far as chances and
+    costs are known; `even` verifies all there is room for; `alternating` is for edges that draft about as long as a
+    step takes, and that nothing may commit for meanwhile."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -85,6 +107,12 @@ class SessionView:
     """Key of the session that computes the beginning of this one's prompt; None if it need not wait."""
     num_offered: int = 0
     """Draft rows that could ride along."""
+    chances: tuple[float, ...] = ()
+    """Of each of them, that it is committed if it is a row of this step; never rising. Empty: unknown."""
+    context: int = 0
+    """Tokens that are in its cache."""
+    drafted_at_s: float = 0.0
+    """When it last had draft rows."""
     has_drafts: bool = False
     """Something is there to verify; may hold with nothing offered, just before the text must end."""
     edge_is_idle: bool = False
@@ -122,6 +150,15 @@ class Plan:
     """Sessions that shall stop waiting for somebody else's prefill."""
     wake_at_s: float | None = None
     """When a session runs out of patience, if nothing else happens before."""
+    work: StepWork = StepWork()  # noqa: RUF009 - frozen
+    """What the step computes."""
+    num_left_out: int = 0
+    """Draft rows that its sessions offered and did not get."""
+    num_expected: float = 0.0
+    """Committed tokens to be expected of its draft rows; 0 where chances are unknown."""
+    row_price_s: float = 0.0
+    """What one more draft row would cost the other sessions of the step together, in seconds of their waiting; 0 for one
+    alone, and while nothing is known of costs."""
 
     @property
     def num_rows(self) -> int:
@@ -129,8 +166,21 @@ class Plan:
         return sum(rows.num_rows for rows in self.rows)
 
 
-def plan_step(views: Sequence[SessionView], settings: SchedulerSettings, *, now_s: float) -> Plan:
-    """Return what the next step computes; see the module for the rule."""
+def plan_step(
+    views: Sequence[SessionView],
+    settings: SchedulerSettings,
+    *,
+    now_s: float,
+    costs: StepCosts | None = None,
+) -> Plan:
+    """Return what the next step computes; see the module for the rule.
+
+    Args:
+        views: the sessions.
+        settings: how rows are given out.
+        now_s: the time.
+        costs: what steps take; None while that is unknown: drafts are shared evenly.
+    """
     able = sorted(
         (view for view in views if view.may_step), key=lambda view: (view.waiting_since_s, view.key)
     )
@@ -140,12 +190,15 @@ def plan_step(views: Sequence[SessionView], settings: SchedulerSettings, *, now_
     due = [view for view in ready if _is_due(view, settings, now_s)]
     due_keys = {view.key for view in due}
     patient = [_waits_until_s(view, settings) for view in ready if view.key not in due_keys]
+    if settings.schedule is Schedule.ALTERNATING:
+        due = due[: (len(due) + 1) // 2]
 
     wanted = sum(view.num_to_prefill for view in prefilling)
     reserve = min(wanted, max(1, int(settings.row_budget * settings.prefill_share)))
     roots = due[: settings.row_budget - reserve]
     left = settings.row_budget - reserve - len(roots)
-    drafts = share_out([view.num_offered for view in roots], left)
+    reserved = _filled(prefilling, share_out([v.num_to_prefill for v in prefilling], reserve))
+    drafts, num_expected = _drafts(roots, left, settings, costs=costs, filling=reserved)
     left -= sum(drafts)
     chunks = share_out([view.num_to_prefill for view in prefilling], reserve + left)
     return Plan(
@@ -162,7 +215,71 @@ def plan_step(views: Sequence[SessionView], settings: SchedulerSettings, *, now_
         ),
         take_over=_orphans(able),
         wake_at_s=min(patient, default=None),
+        work=_verified(roots, drafts, _filled(prefilling, chunks)),
+        num_left_out=sum(view.num_offered for view in roots) - sum(drafts),
+        num_expected=num_expected,
+        row_price_s=_price_s(roots, costs),
     )
+
+
+def _drafts(
+    roots: Sequence[SessionView],
+    budget: int,
+    settings: SchedulerSettings,
+    *,
+    costs: StepCosts | None,
+    filling: StepWork,
+) -> tuple[list[int], float]:
+    """Return the draft rows of each session that has a root, and what they should yield.
+
+    Args:
+        roots: these sessions.
+        budget: most draft rows of all together.
+        settings: how rows are given out.
+        costs: what steps take, if that is known.
+        filling: what the step computes besides.
+    """
+    if costs is None or settings.schedule is Schedule.EVEN:
+        counts = share_out([view.num_offered for view in roots], budget)
+        pairs = zip(roots, counts, strict=True)
+        return counts, sum(sum(view.chances[:count]) for view, count in pairs)
+    chosen = choose(
+        [
+            DraftRows(
+                chances=view.chances,
+                row_s=costs.row_s(view.context),
+                drafted_at_s=view.drafted_at_s,
+            )
+            for view in roots
+        ],
+        budget=budget,
+        base_s=costs.seconds(_verified(roots, [0] * len(roots), filling)),
+    )
+    return list(chosen.counts), chosen.num_tokens - len(roots)
+
+
+def _filled(views: Sequence[SessionView], chunks: Sequence[int]) -> StepWork:
+    """Return a step that computes so many rows of each prompt."""
+    work = StepWork()
+    for view, count in zip(views, chunks, strict=True):
+        if count:
+            work = work.with_prefill(count, context=view.context)
+    return work
+
+
+def _verified(views: Sequence[SessionView], drafts: Sequence[int], work: StepWork) -> StepWork:
+    """Return the step with a root and so many drafts of each session besides."""
+    for view, count in zip(views, drafts, strict=True):
+        work = work.with_rows(1 + count, context=view.context)
+    return work
+
+
+def _price_s(roots: Sequence[SessionView], costs: StepCosts | None) -> float:
+    """Return what one more draft row of one of them costs all others together."""
+    if costs is None or len(roots) < 2:
+        return 0.0
+    mean_s = sum(costs.row_s(view.context) for view in roots) / len(roots)
+    return mean_s * (len(roots) - 1)
 
 
 def share_out(wants: Sequence[int], budget: int) -> list[int]:

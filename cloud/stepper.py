@@ -128,7 +128,9 @@ class Stepper:
             self._registry.expire()
             await self._arrange()
             views, trees = self._workload.scheduler_views()
-            plan = plan_step(views, self._settings, now_s=self._clock.now_s())
+            plan = plan_step(
+                views, self._settings, now_s=self._clock.now_s(), costs=self._workload.costs
+            )
             if plan.rows or plan.take_over:
                 await self._step(plan, trees)
             else:
@@ -155,7 +157,7 @@ class Stepper:
         started_s = self._clock.now_s()
         result, views = await self._thread.run(self._step_and_look, orders, plan.take_over)
         self._workload.cache_views(views)
-        self._workload.stepped(result, [order.key for order in orders], started_s=started_s)
+        self._workload.stepped(result, plan, started_s=started_s)
 
     def _step_and_look(
         self, orders: list[StepOrder], take_over: tuple[int, ...]

@@ -1,13 +1,12 @@
 """What the sessions want from the model thread, and handing out what it yields. Belongs to the event loop."""
 
-from collections.abc import Sequence
-
 from cloud import journal
 from cloud.account import Outcome
 from cloud.entry import Cache, Entry
 from cloud.orders import CacheView, OpenOrder, StepResult
-from cloud.scheduler import SessionView
+from cloud.scheduler import Plan, SessionView
 from cloud.sessions import Registry
+from cloud.step_cost import StepCosts
 from cloud.walk import Tree
 from paceline.clock import Clock
 from paceline.errors import LocalProtocolError, PacelineError
@@ -64,15 +63,19 @@ class Workload:
             if entry.cache is not Cache.HELD:
                 continue
             offer = entry.session.offer(self._max_draft_rows if entry.takes_drafts else 0)
+            num_to_prefill = entry.cache_view.num_to_prefill
             trees[entry.key] = Tree(tokens=offer.tokens, parents=offer.parents)
             views.append(
                 SessionView(
                     key=entry.key,
                     may_step=entry.session.may_step,
                     waiting_since_s=entry.waiting_since_s,
-                    num_to_prefill=entry.cache_view.num_to_prefill,
+                    num_to_prefill=num_to_prefill,
                     waits_for=entry.cache_view.waits_for,
                     num_offered=len(offer.tokens),
+                    chances=offer.chances,
+                    context=max(0, entry.session.length - num_to_prefill),
+                    drafted_at_s=entry.drafted_at_s,
                     has_drafts=entry.session.has_drafts,
                     edge_is_idle=entry.session.edge_is_idle,
                     patience_s=entry.session.request.patience_ms / 1000,
@@ -80,21 +83,31 @@ class Workload:
             )
         return views, trees
 
-    def stepped(self, result: StepResult, keys: Sequence[int], *, started_s: float) -> None:
+    @property
+    def costs(self) -> StepCosts | None:
+        """What steps take; None before the first."""
+        return self._registry.account.cost_fit.costs
+
+    def stepped(self, result: StepResult, plan: Plan, *, started_s: float) -> None:
         """Hand out what a step yielded.
 
         Args:
             result: of the step.
-            keys: sessions that had rows in it.
+            plan: the step.
             started_s: when it was started.
         """
         self._note_step(result.step_ns)
-        account, now_s = self._registry.account, self._clock.now_s()
-        account.load.add_step(ended_s=now_s, step_s=result.step_ns / 1e9, num_rows=result.num_rows)
-        for key in keys:
+        now_s = self._clock.now_s()
+        self._registry.account.stepped(
+            plan, ended_s=now_s, step_s=result.step_ns / 1e9, is_whole=not result.failed
+        )
+        for rows in plan.rows:
+            key = rows.key
             entry = self._registry.get(key)
             if entry is None:
                 continue  # closed during the step
+            if rows.num_drafts:
+                entry.drafted_at_s = started_s
             waited_s, entry.waiting_since_s = started_s - entry.waiting_since_s, now_s
             if entry.first_step_at_s is None:
                 entry.first_step_at_s = started_s
@@ -110,6 +123,7 @@ class Workload:
                     queue_ns=max(0, int(waited_s * 1e9)),
                     verify_ns=result.step_ns,
                     num_rows=result.num_rows,
+                    row_price_ns=round(plan.row_price_s * 1e9),
                     logprobs=served.logprobs,
                 )
                 self._serve(entry, event, now_s=now_s)

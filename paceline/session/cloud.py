@@ -32,8 +32,8 @@ from paceline.session.events import (
     WorkReady,
 )
 from paceline.session.names import Names, Place
-from paceline.session.offer import Offer
-from paceline.session.ranks import RankRates, likeliest
+from paceline.session.offer import Offer, offered
+from paceline.session.ranks import RankRates
 from paceline.session.start import check_start
 from paceline.session.table import CloudKind, CloudState, cloud_leads_to
 from paceline.session.tree import Node, root_after
@@ -135,21 +135,10 @@ class CloudSession:
 
     def offer(self, max_rows: int) -> Offer:
         """Return the likeliest live nodes to verify now, at most `max_rows`, never beyond where text or lead must end."""
-        index: dict[int, int] = {id(self._root): -1}
-        tokens: list[TokenId] = []
-        parents: list[int] = []
         # A step commits one token more than it goes deep: neither beyond the end of the text, nor more than max_lead
         # past what the edge is known to have.
         deepest = min(self._end, self._base + self.limits.max_lead) - self.length - 1
-        for node, depth in likeliest(self._root, self._rates):
-            if len(tokens) >= max_rows:
-                break
-            if depth <= deepest:
-                assert node.parent is not None
-                index[id(node)] = len(tokens)
-                parents.append(index[id(node.parent)])
-                tokens.append(node.token)
-        return Offer(tokens=tuple(tokens), parents=tuple(parents))
+        return offered(self._root, self._rates, most=max_rows, deepest=deepest)
 
     def next_commit(self, *, stream: int | None = None) -> Commit | None:
         """Return what the attached stream has not been sent yet, or None; moves the cursor past it.
@@ -190,6 +179,7 @@ class CloudSession:
             num_rows=self._last_step.num_rows,
             logprobs=tuple(self._logprobs[p] for p in positions if p in self._logprobs),
             finish=self.finish if last else None,
+            row_price_ns=self._last_step.row_price_ns,
             num_steps=counts.steps,
         )
 

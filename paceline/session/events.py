@@ -195,6 +195,7 @@ class Stepped:
     queue_ns: int = 0
     verify_ns: int = 0
     num_rows: int = 0
+    row_price_ns: int = 0
     logprobs: tuple[TokenLogprobs, ...] = ()
 
 

@@ -43,13 +43,19 @@ class RankRates:
             self._right[rank] = TRUST * PRIOR[rank] + before * FADE + float(token == drawn)
 
 
-def likeliest(root: Node, rates: RankRates) -> Iterator[tuple[Node, int]]:
-    """Yield the nodes below `root` with their depths from 1 on, the likeliest first, so a parent before its children."""
+def likeliest(root: Node, rates: RankRates) -> Iterator[tuple[Node, int, float]]:
+    """Yield the nodes below `root` with their depths from 1 on and their chances of being committed.
+
+    The likeliest comes first, so a parent before its children. A chance is the product of the rates of the node's rank
+    and of all above it.
+    """
     numbers = count()
+    each = [rates.rate(rank) for rank in range(len(PRIOR))]
     heap = [(-1.0, next(numbers), 0, root)]
     while heap:
         negative, _, depth, node = heapq.heappop(heap)
         if depth:
-            yield node, depth
+            yield node, depth, -negative
         for rank, child in enumerate(node.children.values()):
-            heapq.heappush(heap, (negative * rates.rate(rank), next(numbers), depth + 1, child))
+            chance = negative * each[min(rank, len(each) - 1)]
+            heapq.heappush(heap, (chance, next(numbers), depth + 1, child))

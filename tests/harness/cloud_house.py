@@ -5,6 +5,7 @@ from typing import Any
 from cloud.admission import SessionSettings
 from cloud.entry import Entry
 from cloud.orders import CacheView, Served, StepResult
+from cloud.scheduler import Plan, SessionRows
 from cloud.sessions import Registry
 from cloud.stream import Stream
 from cloud.tenants import Peer
@@ -87,7 +88,8 @@ class House:
             step_ns=1000,
             num_rows=1,
         )
-        self.workload.stepped(result, [entry.key], started_s=self.clock.at_s)
+        plan = Plan(rows=(SessionRows(key=entry.key),))
+        self.workload.stepped(result, plan, started_s=self.clock.at_s)
 
     def later(self, seconds: float) -> None:
         self.clock.at_s += seconds

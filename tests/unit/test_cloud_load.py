@@ -2,14 +2,14 @@
 
 import pytest
 
-from cloud.load import MIN_STEPS_FOR_PRICE, NUM_SLICES, LoadWindow
+from cloud.load import NUM_SLICES, LoadWindow
 
 
-def steps(window: LoadWindow, *, from_s: float, count: int, step_s: float, rows: int = 4) -> float:
+def steps(window: LoadWindow, *, from_s: float, count: int, step_s: float) -> float:
     """So many steps one after the other; returns when the last one ended."""
     for _ in range(count):
         from_s += step_s
-        window.add_step(ended_s=from_s, step_s=step_s, num_rows=rows)
+        window.add_step(ended_s=from_s, step_s=step_s, row_price_s=0.001)
     return from_s
 
 
@@ -51,7 +51,7 @@ def test_an_idle_verifier_remembers_how_long_its_steps_were_and_nothing_else() -
 
 def test_a_step_longer_than_the_window_is_no_more_than_busy() -> None:
     window = LoadWindow(started_s=0.0)
-    window.add_step(ended_s=60.0, step_s=30.0, num_rows=1)
+    window.add_step(ended_s=60.0, step_s=30.0, row_price_s=0.0)
     assert window.load(now_s=60.0).busy == 1.0
 
 
@@ -61,39 +61,8 @@ def test_memory_is_bounded_by_seconds_not_by_steps() -> None:
     assert len(window._slices) <= NUM_SLICES
 
 
-def test_the_price_of_a_row_is_what_it_adds_to_a_step_times_those_who_wait() -> None:
+def test_the_price_of_a_row_is_the_mean_over_the_steps_of_the_window() -> None:
     window = LoadWindow(started_s=0.0)
-    for rows in range(1, MIN_STEPS_FOR_PRICE + 1):
-        window.add_step(ended_s=1.0, step_s=0.010 + 0.002 * rows, num_rows=rows)
-        for _ in range(3):
-            window.add_served(ended_s=1.0, queue_s=0.0)
-    assert window.load(now_s=1.5).row_price_s == pytest.approx(2 * 0.002)
-
-
-@pytest.mark.parametrize(
-    ("num_steps", "num_served", "grows"),
-    [
-        (MIN_STEPS_FOR_PRICE - 1, 3, True),  # too few steps
-        (MIN_STEPS_FOR_PRICE, 1, True),  # nobody else waits
-        (MIN_STEPS_FOR_PRICE, 3, False),  # all steps had as many rows
-    ],
-)
-def test_there_is_no_price_where_nothing_can_be_told(
-    num_steps: int, num_served: int, grows: bool
-) -> None:
-    window = LoadWindow(started_s=0.0)
-    for step in range(num_steps):
-        rows = 1 + step if grows else 5
-        window.add_step(ended_s=1.0, step_s=0.001 * rows, num_rows=rows)
-        for _ in range(num_served):
-            window.add_served(ended_s=1.0, queue_s=0.0)
-    assert window.load(now_s=1.5).row_price_s == 0.0
-
-
-def test_steps_that_get_shorter_with_rows_are_noise_not_a_negative_price() -> None:
-    window = LoadWindow(started_s=0.0)
-    for rows in range(1, 20):
-        window.add_step(ended_s=1.0, step_s=1.0 / rows, num_rows=rows)
-        for _ in range(3):
-            window.add_served(ended_s=1.0, queue_s=0.0)
-    assert window.load(now_s=1.5).row_price_s == 0.0
+    for at_s, row_price_s in ((1.0, 0.5), (11.0, 0.002), (11.5, 0.004)):
+        window.add_step(ended_s=at_s, step_s=0.01, row_price_s=row_price_s)
+    assert window.load(now_s=12.0).row_price_s == pytest.approx(0.003)

@@ -48,10 +48,11 @@ def test_nodes_come_with_parents_first_and_chances_that_fall() -> None:
             nodes.append(rng.choice(nodes).grow(TokenId(rng.randrange(6))))
         chances: dict[Node, float] = {root: 1.0}
         last = 1.0
-        for node, depth in likeliest(root, rates):
+        for node, depth, chance in likeliest(root, rates):
             assert node.parent is not None
             rank = list(node.parent.children).index(node.token)
             chances[node] = chances[node.parent] * rates.rate(rank)
+            assert chance == pytest.approx(chances[node])
             assert chances[node] <= last * (1 + 1e-12)
             last = chances[node]
             assert depth == _depth(node)

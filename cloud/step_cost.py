@@ -1,0 +1,185 @@
+"""What a step of the target takes, learned from the steps there were. Pure: whoever ran a step tells what it took.
+
+The rule
+--------
+A step takes
+
+    fixed + per_session * sessions + per_row * rows + per_prefill_row * prefill rows
+          + per_context_token * committed tokens of its sessions + per_attended * (row, committed token) pairs
+
+These are the coefficients that `paceline calibrate` measures on an idle machine; here they are fitted while serving, by
+least squares of what is predicted over what was measured, with three additions.
+
+ *  *It forgets.* A step counts FADE as much with every newer one: machines get slower, texts get longer.
+ *  *It doubts.* A step that is far off, as usual errors go, counts in proportion less (Huber's weights): a pause of the
+    machine is no price of rows. Errors that stay become usual within some twenty steps, and are believed.
+ *  *It begins somewhere.* What the steps do not tell is taken from PRIOR, the proportions that most machines are near, at
+    the scale of the steps that were seen. The prior never fades. So while all steps look alike, what is known about the
+    price of rows fades to the prior, which is on the cheap side: rows are tried again, and the steps tell once more.
+
+No coefficient is below 0.
+"""
+
+from dataclasses import astuple, dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+FADE = 0.99
+"""What a step counts less with each newer one: a hundred steps are remembered."""
+
+PRIOR = (1.0, 0.01, 0.01, 0.006, 5e-5, 3e-6)
+"""Coefficients as parts of the fixed one, in the order of `StepCosts`: a small model on one core of a Xeon, rounded; a
+large one on a GPU has rows of 0.5 to 1 %."""
+
+WIDTH = 2.0
+"""How far, times itself, a coefficient typically is from the prior."""
+
+USUAL_ERROR = 0.03
+"""What times of steps of one kind scatter: the weight of a step against the prior."""
+
+DOUBT_BEYOND = 3.0
+"""Errors beyond so many usual ones count less."""
+
+_LEARNING = 0.05
+_ERROR_LEAST = 0.005
+_ERROR_FIRST = 0.1
+_PREDICTED_LEAST = 0.01
+
+_Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepWork:
+    """What a step computes."""
+
+    num_sessions: int = 0
+    num_rows: int = 0
+    """Roots and drafts."""
+    num_prefill_rows: int = 0
+    num_context_tokens: int = 0
+    """Committed tokens of its sessions before the step: what is read of the cache."""
+    num_attended: int = 0
+    """Over all rows: committed tokens that the row attends to."""
+
+    def with_rows(self, count: int, *, context: int) -> "StepWork":
+        """Return the step with another session in it that verifies.
+
+        Args:
+            count: its root and drafts.
+            context: its committed tokens.
+        """
+        return replace(self._with(count, context), num_rows=self.num_rows + count)
+
+    def with_prefill(self, count: int, *, context: int) -> "StepWork":
+        """Return the step with another session in it whose prompt is computed.
+
+        Args:
+            count: rows of the prompt.
+            context: tokens of it that are in the cache.
+        """
+        filled = self.num_prefill_rows + count
+        return replace(self._with(count, context), num_prefill_rows=filled)
+
+    def _with(self, count: int, context: int) -> "StepWork":
+        return replace(
+            self,
+            num_sessions=self.num_sessions + 1,
+            num_context_tokens=self.num_context_tokens + context,
+            num_attended=self.num_attended + count * context,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCosts:
+    """Time of a step as a function of its work; all in seconds."""
+
+    fixed_s: float
+    per_session_s: float = 0.0
+    """For each session in the step, whatever its rows."""
+    per_row_s: float = 0.0
+    """For each root and draft."""
+    per_prefill_row_s: float = 0.0
+    per_context_token_s: float = 0.0
+    """For each committed token of each session."""
+    per_attended_s: float = 0.0
+    """For each pair of a row and a committed token that it attends to."""
+
+    def seconds(self, work: StepWork) -> float:
+        """Return what a step takes."""
+        return (
+            self.fixed_s
+            + self.per_session_s * work.num_sessions
+            + self.per_row_s * work.num_rows
+            + self.per_prefill_row_s * work.num_prefill_rows
+            + self.per_context_token_s * work.num_context_tokens
+            + self.per_attended_s * work.num_attended
+        )
+
+    def row_s(self, context: int) -> float:
+        """Return by how much a step gets longer with one more draft row of a session that is in it.
+
+        Args:
+            context: committed tokens of the session.
+        """
+        return self.per_row_s + self.per_attended_s * context
+
+
+class StepCostFit:
+    """Takes every step and tells what steps take."""
+
+    def __init__(self) -> None:
+        count = len(PRIOR)
+        self._moments: _Array = np.zeros((count, count))
+        self._sums: _Array = np.zeros(count)
+        self._usual_error = _ERROR_FIRST
+        self._costs: StepCosts | None = None
+
+    @property
+    def costs(self) -> StepCosts | None:
+        """What steps take now; None before the first."""
+        return self._costs
+
+    def add(self, work: StepWork, took_s: float) -> None:
+        """Take a step; one that took no time, or computed nothing, tells nothing."""
+        if took_s <= 0.0 or work.num_sessions == 0:
+            return
+        predicted_s = took_s
+        if self._costs is not None:
+            predicted_s = max(self._costs.seconds(work), took_s * _PREDICTED_LEAST)
+        # In parts of what is predicted: a step of one row tells as much as one of a hundred.
+        terms = np.array((1.0, *astuple(work))) / predicted_s
+        measured = took_s / predicted_s
+        error = abs(measured - 1.0)
+        limit = DOUBT_BEYOND * self._usual_error
+        weight = min(1.0, limit / error) if error > 0.0 else 1.0
+        learned = self._usual_error + _LEARNING * (min(error, limit) - self._usual_error)
+        self._usual_error = max(_ERROR_LEAST, learned)
+        self._moments = self._moments * FADE + weight * np.outer(terms, terms)
+        self._sums = self._sums * FADE + weight * measured * terms
+        self._costs = _solved(self._moments, self._sums)
+
+
+def _solved(moments: _Array, sums: _Array) -> StepCosts:
+    """Return the likeliest coefficients, none below 0, from sums over steps and the prior."""
+    prior = np.array(PRIOR)
+    # The prior's scale is that at which it fits the steps best.
+    prior = prior * float(prior @ sums) / float(prior @ moments @ prior)
+    trust = np.square(USUAL_ERROR / (WIDTH * prior))
+    matrix, goal = moments + np.diag(trust), sums + trust * prior
+    found = np.zeros(len(prior))
+    used = list(range(len(prior)))
+    while used:
+        part = np.linalg.solve(matrix[np.ix_(used, used)], goal[used])
+        if part.min() >= 0.0:
+            found[used] = part
+            break
+        used.pop(int(part.argmin()))
+    return StepCosts(
+        fixed_s=float(found[0]),
+        per_session_s=float(found[1]),
+        per_row_s=float(found[2]),
+        per_prefill_row_s=float(found[3]),
+        per_context_token_s=float(found[4]),
+        per_attended_s=float(found[5]),
+    )
