@@ -92,6 +92,10 @@ class VerifierStatistics:
     """Committed tokens that were to be expected of the rows chosen; those accepted should be about as many."""
     costs: StepCosts | None
     """What steps take, as fitted; None before the first."""
+    race_drafted: int
+    """Of the draft rows, those that the verifier guessed itself."""
+    race_accepted: int
+    """Of them, those that the target drew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,7 @@ class Account:
         self.cost_fit = StepCostFit()
         self.drafts_chosen = self.drafts_left_out = 0
         self.drafts_expected = 0.0
+        self.race_drafted = self.race_accepted = 0
         self.num_opened = self.num_resumed = 0
         self.refused: Counter[str] = Counter()
         self.ended: Counter[str] = Counter(dict.fromkeys(ENDS, 0))
@@ -148,6 +153,11 @@ class Account:
         self.drafts_chosen += sum(rows.num_drafts for rows in plan.rows)
         self.drafts_left_out += plan.num_left_out
         self.drafts_expected += plan.num_expected
+
+    def raced(self, num_drafts: int, *, num_tokens: int) -> None:
+        """A session got `num_tokens` from a step with `num_drafts` guesses of the verifier itself."""
+        self.race_drafted += num_drafts
+        self.race_accepted += num_tokens - 1
 
     def began(self, *, num_prompt: int, first_token_s: float, queue_s: float) -> None:
         """A session got its first token.

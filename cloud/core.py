@@ -103,7 +103,12 @@ async def running_core(
     clock = MonotonicClock()
     model = Worker(engine, settings=worker)
     registry = Registry(sessions, target=engine.identity, clock=clock)
-    workload = Workload(registry, max_draft_rows=worker.max_draft_rows, clock=clock)
+    workload = Workload(
+        registry,
+        max_draft_rows=worker.max_draft_rows,
+        clock=clock,
+        race_drafts=scheduler.race_drafts,
+    )
     thread = ModelThread()
     core = Core(
         registry=registry,

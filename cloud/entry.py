@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cloud.orders import CacheView
+from cloud.race_drafts import RaceDraft
 from cloud.stream import Stream
 from cloud.tenants import Peer
 from paceline.errors import DrainingError, PacelineError
@@ -49,6 +50,10 @@ class Entry:
     """Why it was ended, if it was."""
     takes_drafts: bool = True
     """False once the model failed on rows with drafts: a draft must not end a text that is fine without it."""
+    race_draft: RaceDraft | None = None
+    """What the verifier guesses where the edge has no draft here; None until it first does."""
+    is_racing: bool = False
+    """What was offered for the next step are guesses of `race_draft`."""
     cache: Cache = Cache.WANTED
     cache_view: CacheView = field(
         default_factory=lambda: CacheView(num_to_prefill=1, waits_for=None)

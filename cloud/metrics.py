@@ -129,6 +129,16 @@ _OUR_OWN: tuple[Figure[VerifierStatistics], ...] = (
         "Drafted tokens that contradicted the committed text.",
         lambda now: now.drafts.stale,
     ),
+    _counter(
+        "race_draft_tokens",
+        "Draft rows that the verifier guessed itself, for sessions without drafts.",
+        lambda now: now.race_drafted,
+    ),
+    _counter(
+        "race_accepted_tokens",
+        "Of these, those that the target drew.",
+        lambda now: now.race_accepted,
+    ),
     _gauge("num_sessions", "Sessions, with or without a stream.", lambda now: now.num_sessions),
     _gauge("max_sessions", "Most sessions at once.", lambda now: now.max_sessions),
     _gauge("num_streams", "Sessions whose edge is connected.", lambda now: now.num_streams),

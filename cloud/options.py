@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cloud.scheduler import RaceDrafting
 from paceline.metrics.options import metrics_option
 from paceline.mqtt.options import broker_options
 from paceline.settings import ADDRESS, DURATION
@@ -54,6 +55,12 @@ _OPTIONS = (
         type=DURATION,
         default="500ms",
         help="With --no-race: the longest wait for drafts.",
+    ),
+    click.option(
+        "--race-drafts",
+        type=click.Choice([each.value for each in RaceDrafting]),
+        default=RaceDrafting.SUFFIX.value,
+        help="What to guess here, from the text so far, where an edge has no draft.",
     ),
     click.option(
         "--row-budget",

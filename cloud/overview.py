@@ -44,4 +44,6 @@ def overview(registry: Registry, worker: StepModel, *, now_s: float) -> Verifier
         drafts_left_out=account.drafts_left_out,
         drafts_expected=account.drafts_expected,
         costs=account.cost_fit.costs,
+        race_drafted=account.race_drafted,
+        race_accepted=account.race_accepted,
     )

@@ -46,6 +46,16 @@ class Schedule(StrEnum):
     ALTERNATING = "alternating"
 
 
+class RaceDrafting(StrEnum):
+    """What the verifier guesses itself for a session without drafts (`cloud.race_drafts`)."""
+
+    OFF = "off"
+    LOOKUP = "lookup"
+    """What followed the longest match in the text, the latest of them."""
+    SUFFIX = "suffix"
+    """What is likeliest by all places of the text that are like its end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerSettings:
     """How rows are given out.
@@ -68,6 +78,10 @@ class SchedulerSettings:
 
     patience_most_s: float = 2.0
     """Longest wait for drafts that an edge may ask for, in seconds; at least 0. It costs nobody but that edge."""
+
+    race_drafts: RaceDrafting = RaceDrafting.SUFFIX
+    """What rides along when a session without drafts steps on. Rows of a text that never repeats itself soon end; for any
+    other it saves steps."""
 
     prefill_share: float = 0.25
     """Part of the budget that is kept for prompts while any waits; 0 < share <= 0.9. More shortens the time to the

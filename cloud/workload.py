@@ -4,7 +4,8 @@ from cloud import journal
 from cloud.account import Outcome
 from cloud.entry import Cache, Entry
 from cloud.orders import CacheView, OpenOrder, StepResult
-from cloud.scheduler import Plan, SessionView
+from cloud.race_drafts import RaceDrafts
+from cloud.scheduler import Plan, RaceDrafting, SessionView
 from cloud.sessions import Registry
 from cloud.step_cost import StepCosts
 from cloud.walk import Tree
@@ -12,15 +13,25 @@ from paceline.clock import Clock
 from paceline.errors import LocalProtocolError, PacelineError
 from paceline.session.counts import Counts
 from paceline.session.events import Stepped
+from paceline.session.offer import Offer
 
 
 class Workload:
     """The registry, as the stepper sees it."""
 
-    def __init__(self, registry: Registry, *, max_draft_rows: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        max_draft_rows: int,
+        clock: Clock,
+        race_drafts: RaceDrafting = RaceDrafting.OFF,
+    ) -> None:
         self._registry = registry
         self._max_draft_rows = max_draft_rows
         self._clock = clock
+        off = race_drafts is RaceDrafting.OFF
+        self._race_drafts = None if off else RaceDrafts(race_drafts)
 
     def take_cache_orders(self) -> tuple[list[int], list[OpenOrder]]:
         """Return which caches to free and which to make; from here on they count as done."""
@@ -59,10 +70,12 @@ class Workload:
         """Return what the scheduler may choose from, and the drafts of those that have any."""
         views: list[SessionView] = []
         trees: dict[int, Tree] = {}
+        if self._race_drafts is not None:
+            self._race_drafts.begin()
         for entry in self._registry.entries:
             if entry.cache is not Cache.HELD:
                 continue
-            offer = entry.session.offer(self._max_draft_rows if entry.takes_drafts else 0)
+            offer = self._offer(entry)
             num_to_prefill = entry.cache_view.num_to_prefill
             trees[entry.key] = Tree(tokens=offer.tokens, parents=offer.parents)
             views.append(
@@ -82,6 +95,24 @@ class Workload:
                 )
             )
         return views, trees
+
+    def _offer(self, entry: Entry) -> Offer:
+        """Return the draft rows that a session could have: its edge's, or else what the verifier itself guesses."""
+        most = self._max_draft_rows if entry.takes_drafts else 0
+        offer = entry.session.offer(most)
+        entry.is_racing = (
+            self._race_drafts is not None
+            and not offer.tokens
+            and entry.takes_drafts
+            and entry.session.may_step
+        )
+        if self._race_drafts is None or not entry.is_racing:
+            return offer
+        if entry.race_draft is None:
+            entry.race_draft = self._race_drafts.open(entry.session)
+        if entry.cache_view.num_to_prefill:
+            most = 0  # its first token comes without drafts; the prompt can be read meanwhile
+        return self._race_drafts.offer(entry.race_draft, entry.session, most=most)
 
     @property
     def costs(self) -> StepCosts | None:
@@ -112,12 +143,15 @@ class Workload:
             if entry.first_step_at_s is None:
                 entry.first_step_at_s = started_s
             error, served = result.failed.get(key), result.served.get(key)
-            if error is not None and entry.takes_drafts and entry.session.has_drafts:
+            had_drafts = entry.session.has_drafts or rows.num_drafts
+            if error is not None and entry.takes_drafts and had_drafts:
                 journal.drafts_given_up(entry, error)
                 entry.takes_drafts = False
             elif error is not None:
                 self._registry.fail(entry, error)
             elif served is not None:
+                if entry.is_racing:
+                    self._registry.account.raced(rows.num_drafts, num_tokens=len(served.tokens))
                 event = Stepped(
                     tokens=served.tokens,
                     queue_ns=max(0, int(waited_s * 1e9)),
@@ -140,6 +174,7 @@ class Workload:
         self._count(entry, event, before, now_s=now_s)
         if entry.session.finish is not None:
             self._registry.free_cache(entry)
+            entry.race_draft = None
 
     def _count(self, entry: Entry, event: Stepped, before: Counts, *, now_s: float) -> None:
         account, after = self._registry.account, entry.session.counts

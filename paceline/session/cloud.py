@@ -133,12 +133,16 @@ class CloudSession:
         """Nodes below the committed text, named or not."""
         return sum(1 for _ in self._root.below())
 
-    def offer(self, max_rows: int) -> Offer:
-        """Return the likeliest live nodes to verify now, at most `max_rows`, never beyond where text or lead must end."""
+    @property
+    def deepest(self) -> int:
+        """How deep drafts may go in a step now; below 1 not at all."""
         # A step commits one token more than it goes deep: neither beyond the end of the text, nor more than max_lead
         # past what the edge is known to have.
-        deepest = min(self._end, self._base + self.limits.max_lead) - self.length - 1
-        return offered(self._root, self._rates, most=max_rows, deepest=deepest)
+        return min(self._end, self._base + self.limits.max_lead) - self.length - 1
+
+    def offer(self, max_rows: int) -> Offer:
+        """Return the likeliest live nodes to verify now, at most `max_rows`, never beyond where text or lead must end."""
+        return offered(self._root, self._rates, most=max_rows, deepest=self.deepest)
 
     def next_commit(self, *, stream: int | None = None) -> Commit | None:
         """Return what the attached stream has not been sent yet, or None; moves the cursor past it.

@@ -220,7 +220,12 @@ class SimulatedVerifier:
             clock=clock,
             random_bytes=self._generator.bytes,
         )
-        workload = Workload(registry, max_draft_rows=settings.max_draft_rows, clock=clock)
+        workload = Workload(
+            registry,
+            max_draft_rows=settings.max_draft_rows,
+            clock=clock,
+            race_drafts=settings.scheduler.race_drafts,
+        )
         service = VerificationService(
             registry=registry, doorkeeper=Doorkeeper(TenantSettings()), clock=clock
         )
