@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from edge.distillation.compact import OUTPUT, SUFFIX, read_description, read_levels, unpacked
 from edge.distillation.draft_reading import check_draft, is_draft, read_head
 from edge.drafters.lean import LeanModel, is_lean
@@ -77,12 +79,13 @@ def lean_model(file: Path, folder: Path) -> LeanModel | None:
     if not is_lean(model.config) or not {OUTPUT, *names} <= set(levels):
         return None
 
-    def make(parts: Sequence[str]) -> LowBitMatrix:
-        return LowBitMatrix([levels[name] for name in parts])
+    def make(parts: Sequence[str], order: Tensor | None = None) -> LowBitMatrix:
+        return LowBitMatrix([levels[name] for name in parts], order)
 
     ids, _ = read_head(folder)
     size = model.get_input_embeddings().num_embeddings
-    head = PartialHead(ids, make([OUTPUT]), vocabulary_size=size)
+    ids, order = ids.long().sort()
+    head = PartialHead(ids, make([OUTPUT], order), vocabulary_size=size)
     return LeanModel(model, make=make, head=head)
 
 

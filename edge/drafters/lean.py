@@ -1,9 +1,12 @@
 """A draft model as few operations as can be: what Python and small operations cost is most of a small model's step.
 
 Takes the weights of a transformers model of Llama's kind and runs under the engine like it. Queries, keys and values are one
-product, so are gate and up; turning by position takes a table and three operations. Everything is bfloat16, as the model itself.
+product, so are gate and up. Turning by position is one product of complex numbers: the rows that make queries and keys are put
+in an order in which the two parts of a number are neighbours, which changes no score. What a layer needs for its small operations
+is made once per step. Products and attention are of the model's type; the sums between layers, norms and turns are float32.
 
-Shape suffixes: R = rows of the step; H = hidden width; Q = query heads; G = key heads; D = head dim.
+Shape suffixes: R = rows of the step; H = hidden width; G = key heads; Q = query heads of a key head; D = head dim;
+N = heads of queries, keys and values together; C = complex numbers of a head, D / 2.
 """
 
 # ruff: noqa: N803, N806 - tensors carry shape suffixes
@@ -15,18 +18,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, silu
+from torch.nn.functional import silu
 
 from paceline.engine.attention import STEP_KEYWORD, AttentionCall, LayerStep
 from paceline.engine.partial_head import PartialHead
+from paceline.engine.step import Step
 
 KINDS = ("llama",)
 """Architectures, by transformers' names, whose layers are exactly these operations."""
 _PLAIN_TURNS = ("default", "linear", "llama3")
 """Ways to turn by position in which a position's angle does not depend on the length of the text."""
 
-MakeMatrix = Callable[[Sequence[str]], nn.Module]
-"""Makes one product without bias of some of the model's weights, one below another, from their names."""
+MakeMatrix = Callable[[Sequence[str], Tensor | None], nn.Module]
+"""Makes one product without bias of some of the model's weights, one below another, from their names.
+
+The second argument puts the rows of all of them in another order; None: as they are.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,87 +105,166 @@ class _Body(nn.Module):
         config, body = model.config, model.base_model
         self._embeddings = embeddings
         self._norm = _Norm(body.norm)
+        self._heads = _Heads.of(config, head_dim=body.layers[0].self_attn.head_dim)
         self.layers = nn.ModuleList(
-            _Layer(layer, config, number, make) for number, layer in enumerate(body.layers)
+            _Layer(layer, self._heads, number, make) for number, layer in enumerate(body.layers)
         )
         weight: Tensor = body.embed_tokens.weight
         positions = torch.arange(config.max_position_embeddings, device=weight.device)
-        cos, sin = body.rotary_emb(weight[:1, None], positions[None])
+        cos, sin = body.rotary_emb(weight[:1, None].float(), positions[None])
         half = cos.shape[-1] // 2
-        # Swapping the halves of a head takes the sign along in the table.
-        signed = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
-        self.register_buffer("_turns", torch.stack((cos[0], signed[0])), persistent=False)
+        turns_PC = torch.complex(cos[0, :, :half], sin[0, :, :half])
+        self.register_buffer("_turns", turns_PC, persistent=False)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, **keywords: Any) -> Tensor:
-        """Return hidden states [R, H] before the last norm."""
+        """Return hidden states [R, H] before the last norm, in float32."""
         step: LayerStep = keywords[STEP_KEYWORD]
-        hidden_RH: Tensor = self._embeddings(input_ids[0])
-        cos_RD, sin_RD = self._turns[:, position_ids[0]]
+        embedded_RH: Tensor = self._embeddings(input_ids[0])
+        hidden_RH = embedded_RH.to(torch.float32, copy=True)
+        desk = _Desk(self._heads, self._turns[position_ids[0]], embedded_RH.dtype, step)
         for layer in self.layers:
-            hidden_RH = layer.forward(hidden_RH, cos_RD, sin_RD, step)
+            layer.forward(hidden_RH, desk)
         return hidden_RH
 
     def finish(self, hidden_RH: Tensor) -> Tensor:
         """Return the rows as the output matrix takes them."""
-        finished: Tensor = self._norm(hidden_RH)
-        return finished
+        return self._norm.forward(hidden_RH)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Heads:
+    """How a layer's first product is cut: N = G * Q + 2 * G heads."""
+
+    num_keys: int
+    queries_per_key: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, config: Any, *, head_dim: int) -> _Heads:
+        num_keys = config.num_key_value_heads
+        return cls(
+            num_keys=num_keys,
+            queries_per_key=config.num_attention_heads // num_keys,
+            head_dim=head_dim,
+        )
+
+    @property
+    def num_queries(self) -> int:
+        return self.num_keys * self.queries_per_key
+
+    def order(self) -> Tensor:
+        """The rows of the product so that what turns together stands together; values stay as they are."""
+        rows_ND = torch.arange((self.num_queries + 2 * self.num_keys) * self.head_dim)
+        rows_ND = rows_ND.view(-1, self.head_dim)
+        turned, values = rows_ND[: -self.num_keys], rows_ND[-self.num_keys :]
+        pairs = turned.view(len(turned), 2, -1).transpose(1, 2)
+        return torch.cat((pairs.flatten(), values.flatten()))
+
+
+class _Desk:
+    """What every layer of a step writes its queries, keys and values on, and how it attends."""
+
+    __slots__ = (
+        "_folded",
+        "_heads",
+        "_mixed",
+        "_new",
+        "_queries",
+        "_query_view",
+        "_step",
+        "_turned",
+        "_turns",
+    )
+
+    def __init__(
+        self, heads: _Heads, turns_RC: Tensor, dtype: torch.dtype, step: LayerStep
+    ) -> None:
+        self._heads = heads
+        self._step = step
+        self._turns = turns_RC[:, None]
+        num_rows, g, q, d = len(turns_RC), heads.num_keys, heads.queries_per_key, heads.head_dim
+        self._mixed = torch.empty((num_rows, (g * q + 2 * g) * d), device=turns_RC.device)
+        pairs = self._mixed.view(num_rows, -1, d // 2, 2)
+        self._turned = torch.view_as_complex(pairs)[:, : g * q + g]
+        self._folded = isinstance(step, Step) and step.is_folded
+        if self._folded:
+            self._queries = self._mixed.new_empty((g, num_rows, q, d), dtype=dtype)
+            self._query_view = self._mixed[:, : g * q * d].view(num_rows, g, q, d).transpose(0, 1)
+            self._new = self._mixed[:, g * q * d :].view(num_rows, 2, g, d).permute(1, 2, 0, 3)
+
+    def attend(self, mixed_RN: Tensor, call: AttentionCall) -> Tensor:
+        """Turn queries and keys, write keys and values, attend: [R, G * Q * D]."""
+        heads, num_rows = self._heads, mixed_RN.shape[0]
+        self._mixed.copy_(mixed_RN)
+        self._turned.mul_(self._turns)
+        if self._folded:
+            assert isinstance(self._step, Step)
+            self._queries.copy_(self._query_view)
+            queries = self._queries.view(1, heads.num_keys, -1, heads.head_dim)
+            seen = self._step.attend_folded(queries, self._new, layer=call.layer, scale=call.scale)
+            by_key = seen.view(heads.num_keys, num_rows, -1, heads.head_dim)
+            return by_key.transpose(0, 1).reshape(num_rows, -1)
+        mixed = self._mixed.to(mixed_RN.dtype).view(num_rows, -1, heads.head_dim).transpose(0, 1)
+        parts = [heads.num_queries, heads.num_keys, heads.num_keys]
+        queries, keys, values = torch.split(mixed[None], parts, dim=1)
+        return self._step.attend(queries, keys, values, call).reshape(num_rows, -1)
 
 
 class _Layer(nn.Module):
-    def __init__(self, layer: Any, config: Any, number: int, make: MakeMatrix) -> None:
+    def __init__(self, layer: Any, heads: _Heads, number: int, make: MakeMatrix) -> None:
         super().__init__()
-        attention = layer.self_attn
+        scope, parts = f"model.layers.{number}.self_attn", f"model.layers.{number}.mlp"
+        self._mix = make([f"{scope}.{part}_proj.weight" for part in "qkv"], heads.order())
+        self._out = make([f"{scope}.o_proj.weight"], None)
+        self._gates = make([f"{parts}.gate_proj.weight", f"{parts}.up_proj.weight"], None)
+        self._down = make([f"{parts}.down_proj.weight"], None)
         self._before = _Norm(layer.input_layernorm)
         self._between = _Norm(layer.post_attention_layernorm)
-        heads, parts = f"model.layers.{number}.self_attn", f"model.layers.{number}.mlp"
-        self._mix = make([f"{heads}.{part}_proj.weight" for part in "qkv"])
-        self._out = make([f"{heads}.o_proj.weight"])
-        self._gates = make([f"{parts}.gate_proj.weight", f"{parts}.up_proj.weight"])
-        self._down = make([f"{parts}.down_proj.weight"])
-        self._num_queries = config.num_attention_heads
-        self._num_keys = config.num_key_value_heads
-        self._head_dim = attention.head_dim
-        self._half = attention.head_dim // 2
+        # Not modules but functions: nobody hooks these, and to find and call a module takes longer than some operations.
+        self._functions = (
+            self._before.forward,
+            self._mix.forward,
+            self._out.forward,
+            self._between.forward,
+            self._gates.forward,
+            self._down.forward,
+        )
         self._call = AttentionCall(
-            layer=number, scale=float(attention.scaling), window=None, softcap=None
+            layer=number, scale=float(layer.self_attn.scaling), window=None, softcap=None
         )
 
     def products(self) -> tuple[nn.Module, ...]:
         """Return the four products of the layer."""
         return self._mix, self._out, self._gates, self._down
 
-    def forward(self, hidden_RH: Tensor, cos_RD: Tensor, sin_RD: Tensor, step: LayerStep) -> Tensor:
-        # Not called but run: nobody hooks these, and a call takes longer than some of the operations.
-        mixed = self._mix.forward(self._before.forward(hidden_RH))
-        num_rows = mixed.shape[0]
-        heads = mixed.view(num_rows, -1, self._head_dim).transpose(0, 1)
-        num_turned = self._num_queries + self._num_keys
-        turned, values = heads[:num_turned], heads[num_turned:]
-        turned = torch.addcmul(turned * cos_RD, turned.roll(self._half, -1), sin_RD)
-        queries, keys = turned[: self._num_queries], turned[self._num_queries :]
-        seen = step.attend(queries[None], keys[None], values[None], self._call)
-        hidden_RH = hidden_RH + self._out.forward(seen.view(num_rows, -1))
-        gate, up = self._gates.forward(self._between.forward(hidden_RH)).chunk(2, dim=-1)
-        result: Tensor = hidden_RH + self._down.forward(silu(gate).mul_(up))
-        return result
+    def forward(self, hidden_RH: Tensor, desk: _Desk) -> None:
+        """Add what the layer has to say to the hidden states."""
+        before, mix, out, between, gates, down = self._functions
+        hidden_RH.add_(out(desk.attend(mix(before(hidden_RH)), self._call)))
+        gate, up = gates(between(hidden_RH)).chunk(2, dim=-1)
+        hidden_RH.add_(down(silu(gate).mul_(up)))
 
 
 class _Norm(nn.Module):
-    """Root mean square norm by the kernel of another one, which takes a third of the time of PyTorch's own for one row.
+    """Root mean square norm. Takes float32, returns the model's type.
 
-    Next to its negative a row has mean zero, so that a layer norm over both divides by the root of the mean square.
+    A row's length is the square root of its width times its root mean square: one operation finds it, where a mean of squares
+    takes three.
     """
 
     _weight: Tensor
+    _least: Tensor
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
-        weight = norm.weight.detach()
-        self.register_buffer("_weight", torch.cat((weight, weight)))
-        self._width = len(weight)
-        self._epsilon = float(norm.variance_epsilon)
+        weight: Tensor = norm.weight.detach()
+        width = len(weight)
+        self._dtype = weight.dtype
+        self.register_buffer("_weight", weight.float() * width**0.5)
+        self.register_buffer("_least", torch.tensor((width * float(norm.variance_epsilon)) ** 0.5))
+        self._constants = self._weight, self._least
 
     def forward(self, rows_RH: Tensor) -> Tensor:
-        both = torch.cat((rows_RH, -rows_RH), dim=-1)
-        normed = layer_norm(both, self._weight.shape, self._weight, None, self._epsilon)
-        return normed[:, : self._width]
+        weight, least = self._constants
+        length_R1: Tensor = torch.linalg.vector_norm(rows_RH, dim=-1, keepdim=True).hypot_(least)
+        return (rows_RH / length_R1).mul_(weight).to(self._dtype)

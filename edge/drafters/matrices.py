@@ -39,28 +39,32 @@ class LowBitMatrix(nn.Module):
 
     Args:
         parts: matrices, one below another.
+        order: puts the rows of all of them in another order.
     """
 
     _packed: Tensor
     _scales: Tensor
 
-    def __init__(self, parts: Sequence[Levels]) -> None:
+    def __init__(self, parts: Sequence[Levels], order: Tensor | None = None) -> None:
         super().__init__()
-        values_NK = [values_of(part.codes, part.scales, bits=part.bits) for part in parts]
-        self.weight = nn.Parameter(torch.cat(values_NK).bfloat16(), requires_grad=False)
+        rows = slice(None) if order is None else order
+        values = [values_of(part.codes, part.scales, bits=part.bits) for part in parts]
+        self.weight = nn.Parameter(torch.cat(values)[rows].bfloat16(), requires_grad=False)
         # The kernel computes (code - 8) * scale + zero; a level is (code - (2**bits - 1) / 2) * scale.
-        codes_NK = [part.codes.int() + 8 - 2 ** (part.bits - 1) for part in parts]
-        packed = torch._convert_weight_to_int4pack_for_cpu(torch.cat(codes_NK), 1)  # noqa: SLF001 - has no other name
-        scales_GN = torch.cat([part.scales for part in parts]).T.bfloat16()
+        codes_NK = torch.cat([part.codes.int() + 8 - 2 ** (part.bits - 1) for part in parts])[rows]
+        packed = torch._convert_weight_to_int4pack_for_cpu(codes_NK.contiguous(), 1)  # noqa: SLF001 - has no other name
+        scales_GN = torch.cat([part.scales for part in parts])[rows].T.bfloat16()
         pairs = torch.stack((scales_GN, scales_GN / 2), dim=-1).contiguous()
         self.register_buffer("_packed", packed, persistent=False)
         self.register_buffer("_scales", pairs, persistent=False)
+        # To find a tensor in a module takes longer than some operations.
+        self._arguments = packed, GROUP, pairs
 
     def forward(self, rows_RK: Tensor) -> Tensor:
         """Return [R, N]."""
         if rows_RK.shape[0] > FEW_ROWS:
             return linear(rows_RK, self.weight)
         product: Tensor = torch._weight_int4pack_mm_for_cpu(  # noqa: SLF001 - has no other name
-            rows_RK.contiguous(), self._packed, GROUP, self._scales
+            rows_RK.contiguous(), *self._arguments
         )
         return product

@@ -132,7 +132,6 @@ def _check_pending(name: str, group: RowGroup) -> None:
         raise LocalProtocolError(
             f"{name}: {base} rows are pending and {len(group.tokens)} come, expected at most {sequence.max_pending}"
         )
-    depths = [len(row.lineage) for row in sequence.pending]
     parents = group.parents
     if parents is None:
         parents = (COMMITTED_END, *range(base, base + len(group.tokens) - 1))
@@ -140,12 +139,15 @@ def _check_pending(name: str, group: RowGroup) -> None:
         raise LocalProtocolError(
             f"{name}.parents: got {len(parents)}, expected one per token, {len(group.tokens)}"
         )
+    # Those that are pending already were checked when they came: only the new ones are looked at.
+    depths: list[int] = []
     for row, parent in enumerate(parents):
         if not COMMITTED_END <= parent < base + row:
             raise LocalProtocolError(
                 f"{name}.parents[{row}]: got {parent}, expected -1 to {base + row - 1}"
             )
-        depths.append(1 if parent == COMMITTED_END else depths[parent] + 1)
+        above = depths[parent - base] if parent >= base else len(sequence.lineage_of(parent))
+        depths.append(above + 1)
     deepest = sequence.length + max(depths)
     if deepest > sequence.max_length:
         raise LocalProtocolError(

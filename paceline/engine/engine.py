@@ -19,15 +19,10 @@ import torch
 from torch import Tensor
 
 from paceline.clock import MonotonicClock
-from paceline.engine.attention import (
-    STEP_KEYWORD,
-    AttentionBackend,
-    AttentionCall,
-    SdpaBackend,
-)
+from paceline.engine.attention import STEP_KEYWORD, AttentionBackend, SdpaBackend
 from paceline.engine.cache import RollbackCache
 from paceline.engine.check import check_commit, check_groups, check_open, check_rollback
-from paceline.engine.partial_head import limited
+from paceline.engine.partial_head import PartialHead, limited
 from paceline.engine.plan import GroupPlan, plan_group
 from paceline.engine.probe import probe
 from paceline.engine.rows import (
@@ -40,6 +35,7 @@ from paceline.engine.rows import (
     WorkCounters,
 )
 from paceline.engine.sequence import CacheSequence, PendingRow
+from paceline.engine.step import Step
 from paceline.errors import ModelError
 from paceline.messages import ModelIdentity
 from paceline.tokens import TokenId
@@ -145,13 +141,15 @@ class Engine:
         wanted, offsets = _wanted_rows(plans)
         positions = [int(position) for plan in plans for position in plan.positions]
         rows = torch.tensor([tokens, positions], device=self._layout.device)
-        step = _Step(tuple(plans), backend=self._backend, clock=self._clock)
+        step = Step(tuple(plans), backend=self._backend, clock=self._clock)
         planned_ns = self._clock.now_ns()
         values = self._run(rows[:1], rows[1:], wanted, step)
         ended_ns = self._clock.now_ns()
         self._register(plans)
         self._count(step, len(tokens), started_ns, planned_ns, ended_ns, has_head=bool(wanted))
-        return Logits(values=values, offsets=offsets)
+        head = self._model.get_output_embeddings()
+        some = head.tokens if isinstance(head, PartialHead) else None
+        return Logits(values=values, offsets=offsets, some=some)
 
     def commit(
         self, sequence: CacheSequence, path: Sequence[int], keep: Sequence[int] = ()
@@ -271,7 +269,7 @@ class Engine:
         """Let `step_split` and `work` start again."""
         self._split, self._work = StepSplit(), WorkCounters()
 
-    def _run(self, tokens: Tensor, positions: Tensor, wanted: Sequence[int], step: _Step) -> Tensor:
+    def _run(self, tokens: Tensor, positions: Tensor, wanted: Sequence[int], step: Step) -> Tensor:
         """Logits [wanted rows, V] in float32."""
         inputs = {"input_ids": tokens, "position_ids": positions, "use_cache": False}
         inputs[STEP_KEYWORD] = step
@@ -310,7 +308,7 @@ class Engine:
 
     def _count(
         self,
-        step: _Step,
+        step: Step,
         num_rows: int,
         started_ns: int,
         planned_ns: int,
@@ -330,33 +328,6 @@ class Engine:
             linear_ns=old.linear_ns + linear_ns,
         )
         self._work = replace(self._work, rows_written=self._work.rows_written + num_rows)
-
-
-class _Step:
-    """One forward pass, as the attention of every layer sees it."""
-
-    def __init__(
-        self, plans: tuple[GroupPlan, ...], *, backend: AttentionBackend, clock: MonotonicClock
-    ) -> None:
-        self._plans = plans
-        self._backend = backend
-        self._clock = clock
-        self._targets = [
-            (run.start, run.start + run.num_rows, run.targets())
-            for plan in plans
-            for run in plan.runs
-        ]
-        self.attention_ns = 0
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> Tensor:
-        """Write the rows' keys and values of one layer, then attend."""
-        started_ns = self._clock.now_ns()
-        new = torch.stack((key[0], value[0]))
-        for start, stop, targets in self._targets:
-            targets[call.layer].copy_(new[:, :, start:stop])
-        out = self._backend.attend(query[0], self._plans, call)
-        self.attention_ns += self._clock.now_ns() - started_ns
-        return out[None]
 
 
 def _wanted_rows(plans: Sequence[GroupPlan]) -> tuple[list[int], tuple[int, ...]]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from paceline.engine.rows import SomeTokens
+
 
 class PartialHead(nn.Module):
-    """Computes logits of some tokens; those of all others are -inf, so nobody draws them.
+    """Computes logits of some tokens.
 
     Args:
-        ids_W: the tokens.
+        ids_W: the tokens, ascending.
         product: gives their logits [..., W] for hidden states.
-        vocabulary_size: V, width of the logits that come out.
+        vocabulary_size: V, of the model.
     """
 
     _ids: Tensor
@@ -26,11 +28,15 @@ class PartialHead(nn.Module):
         self.register_buffer("_ids", ids_W, persistent=False)
         self._vocabulary_size = vocabulary_size
 
+    @property
+    def tokens(self) -> SomeTokens:
+        """The tokens."""
+        return SomeTokens(ids=self._ids, vocabulary_size=self._vocabulary_size)
+
     def forward(self, hidden: Tensor) -> Tensor:
-        """Return logits [..., V] for hidden states [..., H]."""
+        """Return logits [..., W] for hidden states [..., H]."""
         logits: Tensor = self.product(hidden)
-        whole = logits.new_full((*logits.shape[:-1], self._vocabulary_size), float("-inf"))
-        return whole.index_copy_(whole.dim() - 1, self._ids, logits)
+        return logits
 
 
 def limited(head: nn.Module, ids_W: Tensor, rows_WH: Tensor) -> PartialHead:
@@ -41,12 +47,15 @@ def limited(head: nn.Module, ids_W: Tensor, rows_WH: Tensor) -> PartialHead:
     """
     weight: Tensor = head.weight  # type: ignore[assignment]  # a linear layer
     vocabulary_size, width = weight.shape
+    ids_W, order_W = ids_W.sort()
     ids = ids_W.tolist()
     if len(set(ids)) != len(ids) or not all(0 <= token < vocabulary_size for token in ids):
         raise ValueError(f"ids: expected different tokens below {vocabulary_size}")
     if rows_WH.shape != (len(ids), width):
         raise ValueError(f"rows: got shape {tuple(rows_WH.shape)}, expected {(len(ids), width)}")
-    rows = rows_WH.to(device=weight.device, dtype=weight.dtype, copy=True)
+    rows = rows_WH[order_W.to(rows_WH.device)].to(
+        device=weight.device, dtype=weight.dtype, copy=True
+    )
     product = nn.Linear(width, len(ids), bias=False, device="meta")
     product.weight = nn.Parameter(rows, requires_grad=False)
     places = ids_W.to(weight.device, torch.long)

@@ -63,7 +63,8 @@ class GroupPlan:
     reads: tuple[tuple[Tensor, int], ...]
     """Storages in order of position and how many of their leading rows are seen."""
     positions: NDArray[np.int64]
-    key_positions: NDArray[np.int64]
+    length: int
+    """Committed rows before the step."""
     new_visible: NDArray[np.bool_]
     """[N, keys that are not committed]: the last columns of the full mask; all others are seen."""
     queries_per_key: int
@@ -82,7 +83,7 @@ class GroupPlan:
         return view
 
     def _make_view(self, window: int | None) -> View:
-        num_committed = len(self.key_positions) - self.new_visible.shape[1]
+        num_committed = self.length
         first = 0
         if window is not None:
             first = min(max(0, int(self.positions.min()) - window + 1), num_committed)
@@ -99,6 +100,14 @@ class GroupPlan:
             folded = self._fold_mask(mask, [piece[0].shape[1] for piece in keys])
         return View(keys=tuple(keys), values=tuple(values), mask=mask, folded_masks=folded)
 
+    def _key_positions(self) -> NDArray[np.int64]:
+        """[K]; before the step's rows are registered."""
+        if self.group.commit:
+            return np.arange(self.length + len(self.positions))
+        depths = [row.depth for row in self.group.sequence.pending]
+        pending = self.length + np.array(depths, dtype=np.int64)
+        return np.concatenate((np.arange(self.length), pending, self.positions))
+
     def _fold_mask(self, mask: Tensor | None, lengths: list[int]) -> tuple[Tensor | None, ...]:
         if mask is None:
             return (None,) * len(lengths)
@@ -110,7 +119,7 @@ class GroupPlan:
     def _mask(self, window: int | None, first: int, num_committed: int) -> Tensor | None:
         near_NK: NDArray[np.bool_] | None = None
         if window is not None:
-            distance_NK = self.positions[:, None] - self.key_positions[None, first:]
+            distance_NK = self.positions[:, None] - self._key_positions()[None, first:]
             near_NK = distance_NK < window
             if near_NK.all():
                 near_NK = None
@@ -134,18 +143,17 @@ def plan_group(group: RowGroup, *, start: int, queries_per_key: int) -> GroupPla
     if group.commit:
         pending: tuple[PendingRow, ...] = ()
         depths: Sequence[int] = range(num_rows)
-        new_positions = np.arange(length, length + num_rows)
+        num_before = 0
         new_visible = np.tri(num_rows, dtype=np.bool_)
         runs = _commit_runs(sequence, start=start, num_rows=num_rows)
     else:
         pending = _new_pending(group)
         depths = [row.depth for row in pending]
-        every = (*sequence.pending, *pending)
-        new_positions = np.array([length + row.depth for row in every])
-        new_visible = np.zeros((num_rows, len(every)), dtype=np.bool_)
+        num_before = sequence.num_pending
+        new_visible = np.zeros((num_rows, num_before + num_rows), dtype=np.bool_)
         for index, row in enumerate(pending):
             new_visible[index, list(row.lineage)] = True
-        slot = len(sequence.own_tokens) + sequence.num_pending
+        slot = len(sequence.own_tokens) + num_before
         runs = (Run(storage=sequence.buffer, slot=slot, start=start, num_rows=num_rows),)
     return GroupPlan(
         group=group,
@@ -153,9 +161,9 @@ def plan_group(group: RowGroup, *, start: int, queries_per_key: int) -> GroupPla
         stop=start + num_rows,
         pending=pending,
         runs=runs,
-        reads=_reads(sequence, num_keys=length + len(new_positions)),
+        reads=_reads(sequence, num_keys=length + num_before + num_rows),
         positions=length + np.asarray(depths, dtype=np.int64),
-        key_positions=np.concatenate((np.arange(length), new_positions)),
+        length=length,
         new_visible=new_visible,
         queries_per_key=queries_per_key,
     )

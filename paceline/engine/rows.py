@@ -1,6 +1,7 @@
 """What goes into a step of the engine and what comes out.
 
-Shape suffixes: L = rows whose logits are wanted, in order of the groups; V = vocabulary of the model.
+Shape suffixes: L = rows whose logits are wanted, in order of the groups; V = vocabulary of the model; W = those of its
+tokens whose logits are computed.
 """
 
 from __future__ import annotations
@@ -43,15 +44,38 @@ class RowGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SomeTokens:
+    """Tokens whose logits are computed; those of all others are -inf, so nobody draws them."""
+
+    ids: Tensor
+    """[W], ascending."""
+    vocabulary_size: int
+    """V, of the model."""
+
+    def whole(self, logits: Tensor) -> Tensor:
+        """Logits [..., V] from those of these tokens, [..., W]."""
+        shape = (*logits.shape[:-1], self.vocabulary_size)
+        return logits.new_full(shape, float("-inf")).index_copy_(len(shape) - 1, self.ids, logits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Logits:
     """Logits of one step, in float32 on the model's device; valid for as long as they are held."""
 
     values: Tensor
+    """[L, V]; [L, W] where the engine computes those of some tokens only."""
     offsets: tuple[int, ...]
     """Group i owns rows offsets[i] to offsets[i + 1]."""
+    some: SomeTokens | None = None
+    """The tokens that `values` has columns of; None: all."""
 
     def of(self, group: int) -> Tensor:
         """The logits of a group's rows, [rows, V]: all of them, one, or none, as the group asked."""
+        values = self.known_of(group)
+        return values if self.some is None else self.some.whole(values)
+
+    def known_of(self, group: int) -> Tensor:
+        """The same without the tokens whose logits are not computed: columns of `values`."""
         return self.values[self.offsets[group] : self.offsets[group + 1]]
 
 

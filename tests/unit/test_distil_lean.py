@@ -23,8 +23,9 @@ def lean_engine(**changes: object) -> tuple[Engine, Engine]:
     model = tiny_model(config, implementation=attention.NAME)
     weights = dict(model.named_parameters())
 
-    def make(names: Sequence[str]) -> nn.Module:
+    def make(names: Sequence[str], order: torch.Tensor | None) -> nn.Module:
         joined = torch.cat([weights[name] for name in names]).detach()
+        joined = joined if order is None else joined[order]
         product = nn.Linear(joined.shape[1], joined.shape[0], bias=False)
         product.weight = nn.Parameter(joined, requires_grad=False)
         return product
