@@ -12,6 +12,7 @@ from cloud import journal
 from cloud.account import Account
 from cloud.admission import SessionSettings, check_open, session_limits
 from cloud.entry import Cache, Entry
+from cloud.experience import Experience
 from cloud.stream import Stream
 from cloud.tenants import Peer
 from paceline.clock import Clock
@@ -82,6 +83,7 @@ class Registry:
         self.closing: set[int] = set()
         """Sessions whose caches are to be freed."""
         self._next_key = 1
+        self._experience = Experience()
         self._drain_deadline_s: float | None = None
 
     # --- what others read
@@ -154,6 +156,7 @@ class Registry:
             limits=self._limits,
             vocabulary_size=self.target.vocabulary_size,
             stream=stream.number,
+            rates=self._experience.rates_for(stream.peer.tenant),
         )
         entry = Entry(
             key=self._next_key,

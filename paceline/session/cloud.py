@@ -49,12 +49,21 @@ class CloudSession:
         vocabulary_size: ids at or above it break the protocol.
         stream: the shell's number of the stream that sent `request`; it is attached at once. `next_commit` may have
             something for it before any event: a text whose given output has already ended says so.
+        rates: what is believed of its drafts; None: nothing yet.
 
     Raises:
         LocalProtocolError: `limits` or the length of the prompt is not what the shell has to see to.
     """
 
-    def __init__(self, *, request: Open, limits: Limits, vocabulary_size: int, stream: int) -> None:
+    def __init__(
+        self,
+        *,
+        request: Open,
+        limits: Limits,
+        vocabulary_size: int,
+        stream: int,
+        rates: RankRates | None = None,
+    ) -> None:
         check_start(request, limits)
         self.request = request
         self.limits = limits
@@ -79,7 +88,7 @@ class CloudSession:
         self._stream = stream
         self._attempt = 0
         self._names = Names()
-        self._rates = RankRates()
+        self._rates = RankRates() if rates is None else rates
         self._base = self._cursor = self.length
         if request.output:
             self._finish_if_over()

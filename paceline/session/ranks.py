@@ -16,31 +16,38 @@ PRIOR = (0.6, 0.15, 0.06, 0.03)
 """Rates before anything is known; later ranks count as the last."""
 
 TRUST = 8.0
-"""The prior counts as much as so many judged positions."""
+"""What was known before counts as much as so many judged positions."""
 
 FADE = 0.98
 """What a judged position counts less with each newer one: a text changes its subject."""
 
+FADE_OF_ALL = 0.998
+"""The same for many texts together."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, kw_only=True)
 class RankRates:
     """How often the target drew the first, second ... of the guesses for a position."""
 
-    _tried: list[float] = field(default_factory=lambda: [TRUST for _ in PRIOR])
-    _right: list[float] = field(default_factory=lambda: [TRUST * rate for rate in PRIOR])
+    above: "RankRates | None" = None
+    """Of other texts of the same drafts, this one included: what is believed before this one tells. None: PRIOR."""
+    fade: float = FADE
+    _tried: list[float] = field(default_factory=lambda: [0.0 for _ in PRIOR])
+    _right: list[float] = field(default_factory=lambda: [0.0 for _ in PRIOR])
 
     def rate(self, rank: int) -> float:
         """Return the chance of a guess of a rank, 0 for the first, if all above it are right."""
         rank = min(rank, len(PRIOR) - 1)
-        return self._right[rank] / self._tried[rank]
+        before = PRIOR[rank] if self.above is None else self.above.rate(rank)
+        return (self._right[rank] + TRUST * before) / (self._tried[rank] + TRUST)
 
     def judge(self, siblings: list[TokenId], drawn: TokenId) -> None:
         """Learn what the target drew where there were guesses, in their order."""
         for rank, token in enumerate(siblings[: len(PRIOR)]):
-            # What is known fades down to the prior, never below it.
-            self._tried[rank] = TRUST + (self._tried[rank] - TRUST) * FADE + 1.0
-            before = self._right[rank] - TRUST * PRIOR[rank]
-            self._right[rank] = TRUST * PRIOR[rank] + before * FADE + float(token == drawn)
+            self._tried[rank] = self._tried[rank] * self.fade + 1.0
+            self._right[rank] = self._right[rank] * self.fade + float(token == drawn)
+        if self.above is not None:
+            self.above.judge(siblings, drawn)
 
 
 def likeliest(root: Node, rates: RankRates) -> Iterator[tuple[Node, int, float]]:
