@@ -162,6 +162,7 @@ class Client:
             max_tokens=max_tokens,
             stop_tokens=self._tokenizer.stop_tokens,
             num_logprobs=num_logprobs,
+            patience_ms=self._surroundings.drafting.pipeline.patience_ms,
         )
         return Generation(
             request,

@@ -48,6 +48,7 @@ class Generation:
             draft_length=surroundings.drafting.draft_length if drafts else 0,
             window=surroundings.drafting.window,
             growth=surroundings.drafting.growth,
+            pipeline=surroundings.drafting.pipeline,
         )
         self._runner = SessionRunner(
             session,

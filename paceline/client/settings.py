@@ -5,6 +5,7 @@ from pathlib import Path
 
 from paceline.errors import ConfigError
 from paceline.session.growth import Growth
+from paceline.session.pipeline import PipelineSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +116,17 @@ class DraftingSettings:
     """How a tree of guesses grows, if the drafter makes trees (`paceline.drafter.TreeDraft`); None, or another drafter: a
     chain. A tree wants a `draft_length` and a `window` that do not hold it back."""
 
+    pipeline: PipelineSettings = PipelineSettings()  # noqa: RUF009 - frozen
+    """What is drafted when, which of it is sent when, and whether the verifier waits for it. A generation keeps the one it began
+    with."""
+
     def __post_init__(self) -> None:
         """Check every field."""
         for name, least in (("draft_length", 0), ("window", 1), ("tokens_per_message", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, expected at least {least}")
+        sends_chains = not (self.pipeline.name.sends_trees or self.pipeline.name.caches_outcomes)
+        if self.growth is not None and sends_chains:
+            raise ConfigError(
+                f"growth: got one with the pipeline {self.pipeline.name}, expected none: it drafts chains"
+            )

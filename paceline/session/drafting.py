@@ -34,6 +34,10 @@ class EdgeCounts:
     late: int = 0
     stale: int = 0
     steps: int = 0
+    answers: int = 0
+    """How often commits settled all that was in flight. A tree stream does not count them."""
+    prepared: int = 0
+    """After how many of these the next proposal was there at once."""
 
     def add(self, commit: Commit) -> None:
         """Count what a commit says."""

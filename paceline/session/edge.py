@@ -39,13 +39,14 @@ from paceline.session.events import (
     Send,
     Steer,
     Stop,
+    name_of,
 )
 from paceline.session.failure import error_of
 from paceline.session.growth import Growth, GrowthRequest
-from paceline.session.guesses import Guesses, after_commits
-from paceline.session.pipeline import Place
+from paceline.session.guesses import after_commits
+from paceline.session.pipeline import PipelineSettings, Place
+from paceline.session.pipelines import make_pipeline
 from paceline.session.table import EdgeKind, EdgeState, edge_leads_to
-from paceline.session.tree_stream import TreeStream
 from paceline.tokens import Position, TokenId
 
 STORY_LENGTH = 16
@@ -63,6 +64,7 @@ class EdgeSession:
         draft_length: how many tokens deep to draft beyond the committed text; 0 drafts nothing.
         window: the edge's own limit of nodes in flight; the verifier's may be lower.
         growth: how the tree grows, for a drafter that has several guesses for a position; None: a chain.
+        pipeline: what is drafted when, and which of it is sent when; None is the stream of a tree.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class EdgeSession:
         draft_length: int,
         window: int = FLOOR_WINDOW,
         growth: Growth | None = None,
+        pipeline: PipelineSettings | None = None,
     ) -> None:
         check_reach(draft_length=draft_length, window=window)
         self.request = request
@@ -82,8 +85,13 @@ class EdgeSession:
         self.opened: Opened | None = None
         self.counts = EdgeCounts()
         self._stop_tokens = frozenset(request.stop_tokens)
-        self._guesses = Guesses(self.log, stops=self._stop_tokens, growth=growth)
-        self._pipeline = TreeStream(self._guesses, stops=self._stop_tokens)
+        self._guesses, self._pipeline = make_pipeline(
+            pipeline or PipelineSettings(),
+            log=self.log,
+            stops=self._stop_tokens,
+            growth=growth,
+            counts=self.counts,
+        )
         self._weights = request.weights_fingerprint
         self._acknowledged = self.length
         self._attempt = 0
@@ -163,7 +171,9 @@ class EdgeSession:
         Raises:
             LocalProtocolError: the shell broke the rules; a bug. Tells the last events.
         """
-        self._story.append(_brief(event))
+        self._story.append(name_of(event))
+        if isinstance(event, FromCloud | Grown | LinkUp):
+            self._guesses.now_s = event.at_s
         try:
             return self._dispatch(event)
         except LocalProtocolError as error:
@@ -340,6 +350,7 @@ class EdgeSession:
         check_reach(draft_length=event.draft_length, window=event.window)
         self._go(EdgeKind.STEER)
         self.draft_length, self.window = event.draft_length, event.window
+        self._guesses.steer(event.growth)
         return self._flush()
 
     def _stop(self, *, cancelled: bool) -> tuple[EdgeEffect, ...]:
@@ -385,8 +396,3 @@ class EdgeSession:
                 base_position=self.length, tokens=tokens, parents=parents, idle=self._idle
             )
         )
-
-
-def _brief(event: EdgeEvent) -> str:
-    inner = event.message if isinstance(event, FromCloud) else event
-    return type(inner).__name__

@@ -64,3 +64,6 @@ class TreeStream:
     def release(self, place: Place) -> None:
         """See `Pipeline`."""
         self._guesses.promote(place.space)
+        self.growth_request(
+            place
+        )  # whether more will come decides whether what there is may wait for it
