@@ -6,13 +6,13 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-
-import torch
+from importlib.util import find_spec
+from typing import Literal
 
 from edge.control import Pilot, control_plane
 from edge.control_options import ControlSettings
 from edge.controller import Activity, Controller
-from edge.draft_spec import needs_model, parse
+from edge.draft_spec import needs_model, needs_torch, parse
 from edge.drafters import load_drafter
 from edge.options import NO_DRAFT, AgentSettings
 from edge.private_verifier import PrivateVerifier, VerifierSettings, private_verifier
@@ -27,9 +27,9 @@ from paceline.console import progress
 from paceline.control.drafting import Bounds, Drafting
 from paceline.control.messages import EdgeCounters, EdgeGauges
 from paceline.drafter import Drafter
-from paceline.engine.loading import load_tokenizer, resolve
+from paceline.engine.source import load_tokenizer, resolve
 from paceline.engine.tokenizer import Tokenizer
-from paceline.errors import IncompatibleError
+from paceline.errors import ConfigError, IncompatibleError
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,11 @@ async def open_agent(
         verifiers, connection = settings.verifiers, settings.connection
         private: PrivateVerifier | None = None
         if not verifiers:
+            if find_spec("torch") is None:
+                raise ConfigError(
+                    "--cloud: without a verifier elsewhere a private one runs here, and PyTorch, which computes its model, is "
+                    "not installed; name a verifier"
+                )
             token = secrets.token_hex(32)
             # It loads its model while we load our part.
             private = await stack.enter_async_context(
@@ -164,12 +169,9 @@ def _private(settings: AgentSettings, *, token: str) -> VerifierSettings:
 async def _drafter(settings: AgentSettings, tokenizer: Tokenizer) -> Drafter | None:
     if settings.draft == NO_DRAFT:
         return None
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not needs_model(parse(settings.draft)):
+    spec = parse(settings.draft)
+    device = _prepared_torch(settings) if needs_torch(spec) else settings.device
+    if not needs_model(spec):
         return await asyncio.to_thread(load_drafter, settings.draft, tokenizer=tokenizer)
     with progress(f"loading the drafter {settings.draft}"):
         return await asyncio.to_thread(
@@ -177,8 +179,26 @@ async def _drafter(settings: AgentSettings, tokenizer: Tokenizer) -> Drafter | N
             settings.draft,
             tokenizer=tokenizer,
             dtype=settings.dtype,
-            device=device,
+            # Without PyTorch nobody says whether there is an accelerator, so it must be asked for.
+            device="cpu" if device == "auto" else device,
+            threads=settings.threads,
         )
+
+
+def _prepared_torch(settings: AgentSettings) -> Literal["cpu", "cuda"]:
+    """Tell PyTorch how many threads it has; return where models run."""
+    try:
+        import torch  # noqa: PLC0415 - an edge whose draft needs none may be without
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"draft: {settings.draft} is computed by PyTorch, which is not installed; install it, or take lookup, suffix, none "
+            "or llama:FILE"
+        ) from error
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if settings.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return settings.device
 
 
 def _check(verifier: VerifierInfo, tokenizer: Tokenizer) -> None:

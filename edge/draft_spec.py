@@ -8,6 +8,7 @@ MODEL                       a model or a distilled draft with the target's token
 common:MODEL, text:MODEL    a model with another tokenizer: by common tokens, by its text
 hierarchy:SMALL+MODEL       a model that SMALL drafts for
 tree:MODEL                  a model with several guesses for each position, best first
+llama:FILE                  a GGUF file with the target's vocabulary, computed by llama.cpp; also tree:llama:FILE
 lookup+X, suffix+X          X where the first is not sure enough; X may go on so
 """
 
@@ -30,12 +31,13 @@ COMMON = "common:"
 TEXT = "text:"
 HIERARCHY = "hierarchy:"
 TREE = "tree:"
+LLAMA = "llama:"
 _CHEAP = (LOOKUP, SUFFIX)
 """What needs no model, and so may come first in a combination."""
 
 _LOW_BIT = re.compile(r"low-bit:([1-8])/([1-9][0-9]{0,4})")
 _EARLY_EXIT = re.compile(r"early-exit:([1-9][0-9]{0,3})")
-_KINDS = "lookup, suffix, low-bit:BITS/GROUP, early-exit:LAYERS, a model, common:MODEL, text:MODEL"
+_KINDS = "lookup, suffix, low-bit:BITS/GROUP, early-exit:LAYERS, a model, common:MODEL, text:MODEL, llama:FILE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,13 @@ class EarlyExit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaSpec:
+    """A GGUF file that llama.cpp computes."""
+
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CombinationSpec:
     """Several drafters, the cheapest first."""
 
@@ -92,7 +101,16 @@ class TreeSpec:
     model: Spec
 
 
-Spec = TableSpec | ModelSpec | LowBit | EarlyExit | CombinationSpec | HierarchySpec | TreeSpec
+Spec = (
+    TableSpec
+    | ModelSpec
+    | LowBit
+    | EarlyExit
+    | LlamaSpec
+    | CombinationSpec
+    | HierarchySpec
+    | TreeSpec
+)
 
 
 def parse(text: str) -> Spec:
@@ -106,7 +124,7 @@ def parse(text: str) -> Spec:
     if text.startswith(HIERARCHY):
         return _hierarchy(text)
     if text.startswith(TREE):
-        return TreeSpec(model=_drawing(text.removeprefix(TREE), text))
+        return TreeSpec(model=_growing(text.removeprefix(TREE), text))
     parts = _split(text)
     if len(parts) > 1:
         return CombinationSpec(parts=tuple(_single(part, text) for part in parts))
@@ -124,8 +142,21 @@ def needs_model(spec: Spec) -> bool:
             return True
 
 
+def needs_torch(spec: Spec) -> bool:
+    """Return whether PyTorch computes any of it."""
+    match spec:
+        case TableSpec() | LlamaSpec():
+            return False
+        case CombinationSpec():
+            return any(needs_torch(part) for part in spec.parts)
+        case TreeSpec():
+            return needs_torch(spec.model)
+        case _:
+            return True
+
+
 def models_of(spec: Spec) -> tuple[ModelSpec, ...]:
-    """Return the models that are read for it besides the target."""
+    """Return the models that transformers reads for it besides the target."""
     match spec:
         case ModelSpec():
             return (spec,)
@@ -157,6 +188,11 @@ def _hierarchy(text: str) -> HierarchySpec:
     return HierarchySpec(small=_single(small, text), large=_drawing(large, text))
 
 
+def _growing(part: str, whole: str) -> Spec:
+    """Return what can have several guesses for a position."""
+    return _single(part, whole) if part.startswith(LLAMA) else _drawing(part, whole)
+
+
 def _drawing(part: str, whole: str) -> Spec:
     """Return what draws tokens of the target's vocabulary by itself."""
     spec = _single(part, whole)
@@ -185,10 +221,12 @@ def _single(part: str, whole: str) -> Spec:
                 f"draft: got {part!r}, expected early-exit:LAYERS, early-exit:20 for example"
             )
         return EarlyExit(num_layers=int(match[1]))
+    if part.startswith(LLAMA) and len(part) > len(LLAMA):
+        return LlamaSpec(file=part.removeprefix(LLAMA))
     for how in (COMMON, TEXT):
         if part.startswith(how) and len(part) > len(how):
             return ModelSpec(model=part.removeprefix(how), how=how)
-    if part in ("", "none", COMMON, TEXT) or part.startswith((HIERARCHY, TREE)):
+    if part in ("", "none", COMMON, TEXT, LLAMA) or part.startswith((HIERARCHY, TREE)):
         raise ConfigError(
             f"draft: got {whole!r}, in which {part!r} names no drafter; expected {_KINDS}"
         )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from edge.drafters.draft_loading import DraftLoading
 from paceline.engine.architecture import context_length
 from paceline.engine.engine import Engine
 from paceline.engine.fingerprint import weights_fingerprint
-from paceline.engine.loading import DType, Progress, load_weights, resolve
+from paceline.engine.loading import load_weights, resolve
 from paceline.engine.self_check import check_arithmetic
-from paceline.engine.tokenizer import Tokenizer
 from paceline.messages import ModelIdentity
 
 
@@ -28,18 +28,7 @@ class Change:
     quantisation: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CopyLoading:
-    """Of which target, and how its copy runs."""
-
-    tokenizer: Tokenizer
-    """The target's; it bears the target's name, by which the weights are found."""
-    dtype: DType = "float32"
-    device: Literal["cpu", "cuda"] = "cpu"
-    progress: Progress | None = None
-
-
-def load_copy(change: Change, loading: CopyLoading) -> Engine:
+def load_copy(change: Change, loading: DraftLoading) -> Engine:
     """Load the target's weights, change them, and wrap the model in an engine.
 
     Raises:

