@@ -41,7 +41,7 @@ USUAL_ERROR = 0.03
 DOUBT_BEYOND = 3.0
 """Errors beyond so many usual ones count less."""
 
-_LEARNING = 0.05
+_LEARNING = 0.1
 _ERROR_LEAST = 0.005
 _ERROR_FIRST = 0.1
 _PREDICTED_LEAST = 0.01
@@ -167,14 +167,13 @@ def _solved(moments: _Array, sums: _Array) -> StepCosts:
     prior = prior * float(prior @ sums) / float(prior @ moments @ prior)
     trust = np.square(USUAL_ERROR / (WIDTH * prior))
     matrix, goal = moments + np.diag(trust), sums + trust * prior
-    found = np.zeros(len(prior))
     used = list(range(len(prior)))
-    while used:
-        part = np.linalg.solve(matrix[np.ix_(used, used)], goal[used])
-        if part.min() >= 0.0:
-            found[used] = part
-            break
+    part = np.linalg.solve(matrix, goal)
+    while part.min() < 0.0:
         used.pop(int(part.argmin()))
+        part = np.linalg.solve(matrix[np.ix_(used, used)], goal[used])
+    found = np.zeros(len(prior))
+    found[used] = part
     return StepCosts(
         fixed_s=float(found[0]),
         per_session_s=float(found[1]),

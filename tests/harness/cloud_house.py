@@ -75,7 +75,13 @@ class House:
         views = {key: CacheView(num_to_prefill=0, waits_for=None) for key in self.worker}
         self.workload.cache_views(views)
 
-    def step(self, entry: Entry, *tokens: int, failed: ModelError | None = None) -> None:
+    def step(
+        self,
+        entry: Entry,
+        *tokens: int,
+        failed: ModelError | None = None,
+        row_price_s: float = 0.0,
+    ) -> None:
         """A step of one session."""
         served = (
             {}
@@ -88,7 +94,7 @@ class House:
             step_ns=1000,
             num_rows=1,
         )
-        plan = Plan(rows=(SessionRows(key=entry.key),))
+        plan = Plan(rows=(SessionRows(key=entry.key),), row_price_s=row_price_s)
         self.workload.stepped(result, plan, started_s=self.clock.at_s)
 
     def later(self, seconds: float) -> None:

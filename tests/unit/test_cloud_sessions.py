@@ -4,6 +4,8 @@ import pytest
 from harness.cloud_house import ALICE, BOB, House, T
 
 from cloud.entry import Cache
+from cloud.experience import MAX_TENANTS, Experience
+from cloud.tenants import Peer
 from paceline.errors import (
     DrainingError,
     FencedError,
@@ -15,6 +17,7 @@ from paceline.errors import (
     SessionLostError,
 )
 from paceline.messages import Close, CloseReason, Proposal, Resume
+from paceline.session.ranks import PRIOR
 from paceline.tokens import Position
 
 
@@ -310,3 +313,43 @@ def test_a_leak_is_found() -> None:
     house.arrange()
     with pytest.raises(AssertionError):
         house.registry.check_integrity(house.worker | {77})
+
+
+def test_a_commit_carries_the_price_of_a_row() -> None:
+    house = House()
+    entry, _ = house.open()
+    house.arrange()
+    for row_price_s, told_ns in ((0.0, 0), (0.00125, 1_250_000)):
+        house.step(entry, 7, row_price_s=row_price_s)
+        commit = entry.session.next_commit()
+        assert commit is not None
+        assert commit.row_price_ns == told_ns
+
+
+def test_what_drafts_of_a_tenant_were_worth_is_known_when_it_comes_again() -> None:
+    house = House()
+
+    def chance(peer: Peer) -> float:
+        entry, stream = house.open(peer)
+        house.arrange()
+        guess = Proposal(base_position=Position(3), tokens=(T(5),), parents=(0,))
+        house.registry.deliver(entry, stream, guess)
+        found = entry.session.offer(1).chances[0]
+        house.step(entry, 5)
+        house.registry.deliver(entry, stream, Close(reason=CloseReason.DONE))
+        return found
+
+    first = chance(ALICE)
+    for _ in range(30):
+        last = chance(ALICE)
+    assert last > first + 0.2
+    assert chance(BOB) == first
+
+
+def test_tenants_that_are_long_gone_are_forgotten() -> None:
+    experience = Experience()
+    for number in range(MAX_TENANTS + 1):
+        rates = experience.rates_for(str(number))
+        rates.judge([T(1)], T(1))
+    assert experience.rates_for(str(MAX_TENANTS)).rate(0) > PRIOR[0]
+    assert experience.rates_for("0").rate(0) == PRIOR[0]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from paceline.session.ranks import PRIOR, RankRates, likeliest
+from paceline.session.ranks import FADE_OF_ALL, PRIOR, RankRates, likeliest
 from paceline.session.tree import Node, root_after
 from paceline.tokens import TokenId
 
@@ -61,3 +61,18 @@ def test_nodes_come_with_parents_first_and_chances_that_fall() -> None:
 
 def _depth(node: Node) -> int:
     return 0 if node.parent is None else 1 + _depth(node.parent)
+
+
+def test_a_new_text_begins_with_what_others_of_the_same_drafts_were_worth() -> None:
+    above = RankRates(fade=FADE_OF_ALL)
+    for _ in range(20):
+        text = RankRates(above=above)
+        for _ in range(20):
+            text.judge(SIBLINGS[:2], TokenId(6))
+    new = RankRates(above=above)
+    assert new.rate(0) < 0.05
+    assert new.rate(1) > 0.95
+    assert RankRates().rate(0) == pytest.approx(PRIOR[0])
+    for _ in range(40):
+        new.judge(SIBLINGS[:2], TokenId(5))
+    assert new.rate(0) > 0.7, "its own text counts more"
