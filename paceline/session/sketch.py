@@ -61,7 +61,10 @@ class Sketch:
             node = node.children.get(token) if node is not None else None
         if node is None:
             return False
-        found = self._guessed[node] = tuple(guesses)
+        by_token: dict[TokenId, Guess] = {}
+        for guess in guesses:
+            by_token.setdefault(guess.token, guess)
+        found = self._guessed[node] = tuple(by_token.values())
         if found and not self.is_end(node):
             node.grow(found[0].token)
         return True

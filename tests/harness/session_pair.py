@@ -33,6 +33,7 @@ from paceline.session.events import (
     Send,
 )
 from paceline.session.growth import Growth
+from paceline.session.pipeline import PipelineSettings
 from paceline.session.table import CloudState
 from paceline.tokens import TokenId
 
@@ -50,10 +51,15 @@ class SessionPair:
         window: int = 64,
         num_verifiers: int = 1,
         growth: Growth | None = None,
+        pipeline: PipelineSettings | None = None,
     ) -> None:
         self.target = target or ToyTarget()
         self.edge = EdgeSession(
-            request=request, draft_length=draft_length, window=window, growth=growth
+            request=request,
+            draft_length=draft_length,
+            window=window,
+            growth=growth,
+            pipeline=pipeline,
         )
         self.verifiers = [
             ToyVerifier(number=number, target=self.target, limits=limits)

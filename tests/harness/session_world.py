@@ -18,8 +18,11 @@ from paceline.drafter import Guess
 from paceline.errors import FencedError, SessionLostError
 from paceline.messages import Open, Proposal, Resume
 from paceline.session.events import Drafted, Grown, NothingToDraft, Steer
-from paceline.session.growth import GrownLeaf, Growth, GrowthRequest, path_to
+from paceline.session.growth import GrownLeaf, Growth, GrowthRequest
+from paceline.session.pipeline import PipelineName, PipelineSettings
+from paceline.session.rounds import HeldBack
 from paceline.session.table import CloudState, EdgeState
+from paceline.session.tree import Node
 from paceline.tokens import Position, TokenId
 
 _T = TypeVar("_T")
@@ -74,6 +77,7 @@ class World:
             window=self.one_of([1, 2, 5, 64, 100]),
             num_verifiers=2,
             growth=self._growth() if choose(2) else None,
+            pipeline=self._pipeline() if choose(5) < 3 else None,
         )
         self._asked: list[GrowthRequest] = []
         self.expected = self.pair.expected
@@ -86,6 +90,15 @@ class World:
             width=self.one_of([1, 2, 4]),
             leaves=self.one_of([1, 3]),
             floor=self.one_of([0.001, 0.1, 0.6]),
+        )
+
+    def _pipeline(self) -> PipelineSettings:
+        return PipelineSettings(
+            name=self.one_of([name for name in PipelineName if not name.sends_trees]),
+            segment=self.one_of([1, 3, 50]),
+            pre_verify=self.choose(2) == 0,
+            fan_out=self.one_of([1, 7, 24]),
+            uniform=self.choose(2) == 0,
         )
 
     def one_of(self, options: list[_T]) -> _T:
@@ -267,9 +280,16 @@ class World:
         wanted = self.pair.edge.growth_request
         assert wanted is not None
         assert len(set(wanted.paths)) == len(wanted.paths)
-        paths = {path_to(node) for node in self.pair.edge._guesses._root.below()}
-        assert paths | {()} >= set(wanted.paths)
+        for path in wanted.paths:
+            node = self._drafted_root()
+            for token in path:
+                node = node.children[token]
         self._asked = [*self._asked[-2:], wanted]
+
+    def _drafted_root(self) -> Node:
+        pipeline = self.pair.edge._pipeline
+        held_back = isinstance(pipeline, HeldBack)
+        return pipeline._sketch.root if held_back else self.pair.edge._guesses._root
 
     def grow(self) -> None:
         """A tree drafter answers about the text that it was asked about, which may be older."""
@@ -328,6 +348,19 @@ class World:
         # What was sent before the window shrank cannot be unsent; nothing is added to it.
         assert edge.window_used <= min(max(edge.window, self._used_when_steered), edge._limit)
         assert all(len(node.names) <= 1 for node in nodes)
+        if isinstance(edge._pipeline, HeldBack):
+            self._check_sketch(edge._pipeline)
+
+    def _check_sketch(self, pipeline: HeldBack) -> None:
+        """What is sent is the beginning of the chain that is drafted, and nothing else."""
+        sketch, edge = pipeline._sketch, self.pair.edge
+        sent = tuple(node.token for node in sketch.chain[: sketch.num_sent])
+        assert edge._guesses.newest_path() == sent
+        assert edge._guesses.num_live == sketch.num_sent
+        assert set(sketch._guessed) <= {sketch.root, *sketch.root.below()}
+        self.seen[f"sent by {type(pipeline).__name__}"] += sketch.num_sent
+        drafted = sum(1 for _ in sketch.root.below())
+        self.seen["held back"] += drafted - sketch.num_sent
 
     def heal(self) -> None:
         """Over a healthy link the session ends soon, with the target's own text, and leaves nothing behind."""
