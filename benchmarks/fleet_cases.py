@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from numpy.random import default_rng
 
-from cloud.scheduler import SchedulerSettings
+from cloud.scheduler import Schedule, SchedulerSettings
 from edge.steering import LengthPolicy
 from simulator.acceptance.recordings import recorded_costs, recorded_trace
 from simulator.cost import StepCost
@@ -104,7 +104,9 @@ def models(case: Case) -> tuple[VerifierModel, DrafterModel | None]:
     verifier = VerifierModel(
         cost=costs.target.cost,
         spread=costs.target.spread,
-        scheduler=SchedulerSettings(race=case.race, row_budget=case.row_budget),
+        scheduler=SchedulerSettings(
+            race=case.race, row_budget=case.row_budget, schedule=Schedule.EVEN
+        ),
         max_sessions=case.seats,
     )
     if not case.draft:

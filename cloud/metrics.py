@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client import CollectorRegistry
 
 from cloud.account import VerifierStatistics
+from cloud.step_cost import StepCosts
 from paceline.errors import PacelineError
 from paceline.messages import ModelIdentity
 from paceline.metrics.figures import Figure, Figures, Info, new_registry
@@ -29,6 +30,20 @@ def _reasons(kind: type[PacelineError] = PacelineError) -> Iterator[str]:
 
 
 _NO_REFUSALS = dict.fromkeys(sorted(set(_reasons())), 0)
+
+
+def _cost_parts(costs: StepCosts | None) -> dict[str, float]:
+    """Return the coefficients by name; all 0 before the first step."""
+    told = costs or StepCosts(fixed_s=0.0)
+    return {
+        "fixed": told.fixed_s,
+        "session": told.per_session_s,
+        "row": told.per_row_s,
+        "prefill_row": told.per_prefill_row_s,
+        "context_token": told.per_context_token_s,
+        "attended_token": told.per_attended_s,
+    }
+
 
 _AS_VLLM: tuple[Figure[VerifierStatistics], ...] = (
     _gauge(
@@ -197,6 +212,25 @@ _OUR_OWN: tuple[Figure[VerifierStatistics], ...] = (
         "row_price_seconds",
         "What a row costs the other sessions of its step, recently.",
         lambda now: now.load.row_price_s,
+    ),
+    Figure(
+        name="paceline:spec_decode_scheduled_rows",
+        kind="counter",
+        help="Draft rows that sessions in a step had to offer: those it had, and those left out.",
+        label="fate",
+        value=lambda now: {"chosen": now.drafts_chosen, "left_out": now.drafts_left_out},
+    ),
+    _counter(
+        "spec_decode_expected_tokens",
+        "Committed tokens to be expected of the draft rows chosen.",
+        lambda now: now.drafts_expected,
+    ),
+    Figure(
+        name="paceline:step_cost_seconds",
+        kind="gauge",
+        help="What a step takes, fitted: fixed, and for each of what it computes.",
+        label="part",
+        value=lambda now: _cost_parts(now.costs),
     ),
     Figure(
         name="paceline:payload_bytes",

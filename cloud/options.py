@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cloud.scheduler import RaceDrafting
+from cloud.scheduler import RaceDrafting, Schedule
 from paceline.metrics.options import metrics_option
 from paceline.mqtt.options import broker_options
 from paceline.settings import ADDRESS, DURATION
@@ -61,6 +61,13 @@ _OPTIONS = (
         type=click.Choice([each.value for each in RaceDrafting]),
         default=RaceDrafting.SUFFIX.value,
         help="What to guess here, from the text so far, where an edge has no draft.",
+    ),
+    click.option(
+        "--schedule",
+        type=click.Choice([schedule.value for schedule in Schedule]),
+        default=Schedule.GOODPUT.value,
+        help="Which drafted tokens a step verifies: those that raise its tokens per second, all that there is room for, or "
+        "as the first with two groups of answers in turn.",
     ),
     click.option(
         "--row-budget",

@@ -18,7 +18,7 @@ from cloud.account import VerifierStatistics
 from cloud.admission import SessionSettings
 from cloud.announcing import AnnouncementSettings, announcing
 from cloud.metrics import verifier_registry
-from cloud.scheduler import RaceDrafting, SchedulerSettings
+from cloud.scheduler import RaceDrafting, Schedule, SchedulerSettings
 from cloud.server import (
     ServerSettings,
     TlsSettings,
@@ -120,6 +120,7 @@ def verifier_settings(options: Mapping[str, Any]) -> VerifierSettings:
             row_budget=options["row_budget"],
             race=options["race"],
             patience_s=options["race_patience"],
+            schedule=Schedule(options["schedule"]),
             race_drafts=RaceDrafting(options["race_drafts"]),
         ),
         worker=WorkerSettings(

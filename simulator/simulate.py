@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cloud.scheduler import SchedulerSettings
+from cloud.scheduler import Schedule, SchedulerSettings
 from edge.steering import LengthPolicy
 from paceline.client.settings import DraftingSettings
 from paceline.console import progress
@@ -193,7 +193,9 @@ def _settings(options: dict[str, Any]) -> FleetSettings:
         verifier=VerifierModel(
             cost=costs.target.cost,
             spread=costs.target.spread,
-            scheduler=SchedulerSettings(row_budget=options["row_budget"], race=options["race"]),
+            scheduler=SchedulerSettings(
+                row_budget=options["row_budget"], race=options["race"], schedule=Schedule.EVEN
+            ),
             max_sessions=options["max_sessions"],
         ),
         drafter=_drafter(options, costs),

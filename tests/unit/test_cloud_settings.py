@@ -13,6 +13,7 @@ import pytest
 import cloud.program
 from cloud.command import cloud as cloud_command
 from cloud.program import run, verifier_settings
+from cloud.scheduler import Schedule
 from cloud.server import ServerSettings, TlsSettings
 from cloud.service import STATUS
 from cloud.worker import WorkerSettings
@@ -48,7 +49,18 @@ def test_options_arrive() -> None:
     settings = verifier_settings(
         options(
             *("--listen", "0.0.0.0:0", "--insecure", "--no-race", "--race-patience", "80ms"),
-            *("--row-budget", "40", "--window", "64", "--max-lead", "16", "--lease", "2m"),
+            *(
+                "--row-budget",
+                "40",
+                "--schedule",
+                "alternating",
+                "--window",
+                "64",
+                "--max-lead",
+                "16",
+                "--lease",
+                "2m",
+            ),
             *("--max-sessions", "3", "--min-step", "20ms", "--drain", "1s"),
             *("--token", "t" * 20),
         )
@@ -57,6 +69,7 @@ def test_options_arrive() -> None:
     assert settings.server.drain_s == 1.0
     assert (settings.scheduler.race, settings.scheduler.patience_s) == (False, 0.08)
     assert settings.scheduler.row_budget == 40
+    assert settings.scheduler.schedule is Schedule.ALTERNATING
     assert (settings.worker.max_draft_rows, settings.worker.min_step_s) == (39, 0.02)
     assert (settings.sessions.window, settings.sessions.max_lead) == (64, 16)
     assert (settings.sessions.lease_s, settings.sessions.max_sessions) == (120.0, 3)
