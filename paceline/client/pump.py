@@ -168,7 +168,8 @@ class DraftingPump:
             num_tokens = sum(len(leaf.guesses) for leaf in leaves or ())
             self._note(started_s, position=request.position, num_tokens=num_tokens)
             if leaves is not None:
-                self._apply(Grown(position=request.position, leaves=leaves))
+                now_s = self._clock.now_s()
+                self._apply(Grown(position=request.position, leaves=leaves, at_s=now_s))
 
     def _note(self, started_s: float, *, position: int, num_tokens: int) -> None:
         """Count a call of the drafter that has just ended."""

@@ -288,7 +288,8 @@ class SessionRunner:
         self._outbox.clear()
         weights = self._around.weights.get(address, b"")
         self._insists = bool(weights)
-        self.apply(LinkUp(holds_session=holds_session, weights_fingerprint=weights))
+        now_s = self._around.clock.now_s()
+        self.apply(LinkUp(holds_session=holds_session, weights_fingerprint=weights, at_s=now_s))
         failures: list[PacelineError] = []
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(self._write(link, failures))
@@ -351,7 +352,7 @@ class SessionRunner:
                 return
             if isinstance(message, Opened):
                 self._note_opened(message, address)
-            self.apply(FromCloud(message=message))
+            self.apply(FromCloud(message=message, at_s=self._around.clock.now_s()))
 
     async def _write(self, link: Link, failures: list[PacelineError]) -> None:
         try:

@@ -12,7 +12,7 @@ from paceline.messages import (
     Proposal,
     TokenLogprobs,
 )
-from paceline.session.growth import GrownLeaf
+from paceline.session.growth import GrownLeaf, Growth
 from paceline.tokens import Position, TokenId
 
 # --- edge: events
@@ -28,6 +28,9 @@ class LinkUp:
     weights_fingerprint: bytes = b""
     """Weights that it must serve; empty takes any, until a target has answered."""
 
+    at_s: float = 0.0
+    """When, by the edge's clock; 0 where nobody keeps it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkDown:
@@ -39,6 +42,8 @@ class FromCloud:
     """A message arrived."""
 
     message: CloudMessage
+    at_s: float = 0.0
+    """When, by the edge's clock; 0 where nobody keeps it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,8 @@ class Grown:
     """Length of the committed text where the paths begin; at most what it is now."""
 
     leaves: tuple[GrownLeaf, ...]
+    at_s: float = 0.0
+    """When, by the edge's clock; 0 where nobody keeps it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +93,9 @@ class Steer:
     window: int
     """The edge's own limit of nodes in flight; at least 1."""
 
+    growth: Growth | None = None
+    """How a tree grows from now on; None: as before. A chain stays one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
@@ -102,6 +112,12 @@ class GiveUp:
 
 
 EdgeEvent = LinkUp | LinkDown | FromCloud | Drafted | Grown | NothingToDraft | Steer | Stop | GiveUp
+
+
+def name_of(event: EdgeEvent) -> str:
+    """Return what an event is called; a message counts as itself."""
+    return type(event.message if isinstance(event, FromCloud) else event).__name__
+
 
 # --- edge: effects
 

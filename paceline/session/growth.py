@@ -3,6 +3,9 @@
 A guess has a chance, that of being committed, given that what is committed now is. The likeliest leaves are grown first; a
 guess below the floor waits, unsent, and is sent when commits have made it likely enough.
 
+Where the verifier's pace is known, a guess that would arrive after the verifier has drawn the token there by itself counts for less:
+of use are only those below it. It is sent when one of those is worth sending, and before it. `docs/tree-stream.md` derives it.
+
 Best-first trees: Li et al., "EAGLE-2" (arXiv 2406.16858), section 4; Svirschevski et al., "SpecExec" (arXiv 2406.02532),
 section 3.
 """
@@ -15,6 +18,7 @@ from math import log
 
 from paceline.drafter import Guess
 from paceline.errors import ConfigError
+from paceline.session.pace import Pace, Walk
 from paceline.session.tree import Node
 from paceline.tokens import Position, TokenId
 
@@ -36,6 +40,11 @@ class Growth:
     """Most leaves in one forward pass of the draft."""
     floor: float = 0.02
     """A guess less likely to be committed than this is not sent, and nothing is guessed after it."""
+    pace: Pace | None = None
+    """How far and how fast the verifier is; None: as if every guess arrived in time, and nothing is held back."""
+    fan: tuple[int, ...] = ()
+    """Most guesses for the first, second ... position along the likeliest path, the last for all beyond, and one for each other
+    position; (): `width` everywhere."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -68,72 +77,135 @@ class GrownLeaf:
     """The likeliest first; they exclude each other. None: nothing comes after it."""
 
 
+_Waiting = tuple[float, int, Node, TokenId]
+"""Of a guess: minus the logarithm of its chance, a number for the order, its parent, its token."""
+
+
 class Frontier:
     """The open leaves of a tree and the guesses that wait for a better chance.
 
     Args:
         root: the end of the committed text; nothing hangs from it.
+        now_s: the time, on whatever clock the other times are.
     """
 
-    def __init__(self, root: Node) -> None:
+    def __init__(self, root: Node, *, now_s: float = 0.0) -> None:
         self._root = root
+        self._walk = Walk(root, now_s=now_s)
         self._logs: dict[Node, float] = {root: 0.0}
         """Logarithm of the chance of each live node, given what was committed when its root was made."""
         self._open: dict[Node, None] = {root: None}
-        self._waiting: list[tuple[float, int, Node, TokenId]] = []
-        """A heap of guesses: minus the logarithm of the chance, a number for the order, the parent, the token."""
+        self._waiting: list[_Waiting] = []
+        """A heap of guesses, the likeliest first."""
+        self._late: list[_Waiting] = []
+        """Guesses that were taken from it and that only a commit can make worth anything."""
+        self._held: dict[Node, None] = {}
+        """Nodes that come late and have none below them that is worth sending yet."""
         self._numbers = count()
 
     @property
-    def is_closed(self) -> bool:
-        """There is no leaf to go on from."""
-        return not self._open
+    def num_held(self) -> int:
+        """Nodes that were not yielded yet: they are only of use for what may come to hang below them."""
+        return len(self._held)
 
-    def best(self, most: int, *, deepest: int, stops: frozenset[TokenId]) -> list[Node]:
-        """Return the likeliest open leaves, at most `most`; a guess after one is at most `deepest` tokens deep."""
+    def is_held(self, node: Node) -> bool:
+        """Whether a node was not yielded yet."""
+        return node in self._held
+
+    def best(
+        self, growth: Growth, *, deepest: int, stops: frozenset[TokenId], now_s: float = 0.0
+    ) -> list[Node]:
+        """Return the open leaves worth most, at most `growth.leaves`; a guess after one is at most `deepest` tokens deep."""
         ends = (
             node
             for node in self._open
             if (node is self._root or node.token not in stops) and depth_of(node) < deepest
         )
-        return heapq.nlargest(most, ends, key=self._logs.__getitem__)
+        pace = growth.pace
+        if pace is None:
+            return heapq.nlargest(growth.leaves, ends, key=self._logs.__getitem__)
+        there_s = now_s + pace.forward_s
+        # Even what would come late by now: with the next commit its guesses may be worth sending, and then they are there.
+        return heapq.nlargest(
+            growth.leaves,
+            ends,
+            key=lambda node: self._logs[node] + self._walk.loss(node, pace, at_s=there_s),
+        )
 
-    def grown(self, leaf: Node, guesses: Iterable[Guess]) -> bool:
-        """Note the guesses after a leaf, which wait until `promoted`; return whether the leaf is known here."""
+    def grown(self, leaf: Node, guesses: Iterable[Guess], *, most: int | None = None) -> bool:
+        """Note at most `most` guesses after a leaf, which wait until `promoted`; return whether the leaf is known here."""
         above = self._logs.get(leaf)
         if above is None:
             return False
         self._open.pop(leaf, None)
-        for guess in guesses:
+        for rank, guess in enumerate(guesses):
+            if rank == 0:
+                self._walk.learn(guess.chance)
+            if rank == most:
+                break
             chance = above + log(max(LEAST_CHANCE, guess.chance))
             heapq.heappush(self._waiting, (-chance, next(self._numbers), leaf, guess.token))
         return True
 
-    def promoted(self, most: int, *, floor: float) -> Iterator[Node]:
-        """Hang the likeliest waiting guesses into the tree, at most `most`, none below the floor; yield the new nodes."""
-        least = self._logs[self._root] + log(floor)
+    def promoted(self, most: int, growth: Growth, *, now_s: float = 0.0) -> Iterator[Node]:
+        """Hang the likeliest waiting guesses into the tree, at most `most`, none below the floor; yield what may be sent."""
+        least = self._logs[self._root] + log(growth.floor)
+        pace = growth.pace
         while most > 0 and self._waiting and -self._waiting[0][0] >= least:
-            negative, _, parent, token = heapq.heappop(self._waiting)
+            entry = heapq.heappop(self._waiting)
+            negative, _, parent, token = entry
             if parent not in self._logs or token in parent.children:
                 continue  # contradicted meanwhile, or guessed twice
+            loss = 0.0 if pace is None else self._walk.loss(parent, pace, at_s=now_s)
+            if loss - negative < least:
+                self._late.append(entry)
+                continue
             node = parent.grow(token)
             self._logs[node] = -negative
             self._open[node] = None
+            self._walk.add(node, pace, now_s=now_s)
             most -= 1
-            yield node
+            if loss:
+                self._held[node] = None
+            else:
+                yield from self._released(node)
 
-    def advance(self, root: Node, dropped: Iterable[Node]) -> None:
-        """The text went on to `root`; these nodes are contradicted."""
+    def until_s(self, node: Node, pace: Pace) -> float:
+        """Return until when a node must be sent to be there in time."""
+        assert node.parent is not None
+        return self._walk.until_s(node.parent, pace)
+
+    def restart(self, *, now_s: float) -> None:
+        """All that was yielded is sent again, now."""
+        self._walk.restart(now_s=now_s)
+
+    def advance(self, root: Node, dropped: Iterable[Node], *, now_s: float = 0.0) -> None:
+        """The text went on to `root`, as is known now; these nodes are contradicted."""
         before, self._root = self._root, root
-        for node in (before, *dropped):
+        gone = (before, *dropped)
+        for node in gone:
             self._logs.pop(node, None)
             self._open.pop(node, None)
+            self._held.pop(node, None)
+        self._held.pop(root, None)
         if root not in self._logs:
             self._logs[root] = 0.0
             self._open[root] = None
+        self._walk.advance(root, gone, now_s=now_s)
+        for entry in self._late:
+            heapq.heappush(self._waiting, entry)
+        self._late.clear()
         if len(self._waiting) > 2 * len(self._logs) + 1024:  # those of nodes long gone
             self._waiting = [one for one in self._waiting if one[2] in self._logs]
             heapq.heapify(self._waiting)
+
+    def _released(self, node: Node) -> Iterator[Node]:
+        """Yield a node after those above it that were held."""
+        chain = [node]
+        while (parent := chain[-1].parent) is not None and parent in self._held:
+            del self._held[parent]
+            chain.append(parent)
+        yield from reversed(chain)
 
 
 def depth_of(node: Node) -> int:

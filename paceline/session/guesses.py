@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from paceline.drafter import Guess
 from paceline.errors import LocalProtocolError
-from paceline.session.growth import Frontier, Growth, GrowthRequest, path_to
+from paceline.session.growth import Frontier, Growth, GrowthRequest, depth_of, path_to
 from paceline.session.outbox import Outbox
 from paceline.session.tree import Node, root_after
 from paceline.tokens import Position, TokenId
@@ -23,10 +23,13 @@ class Guesses:
         self, log: list[TokenId], *, stops: frozenset[TokenId], growth: Growth | None
     ) -> None:
         self.growth = growth
+        self.now_s = 0.0
+        """The time of what happens now, by the edge's clock; 0 where nobody keeps it."""
         self._stops = stops
         self._root = root_after(log)
         self._outbox = Outbox()
         self._frontier = Frontier(self._root) if growth is not None else None
+        self._is_growing = True
 
     @property
     def used(self) -> int:
@@ -36,12 +39,13 @@ class Guesses:
     @property
     def num_live(self) -> int:
         """Nodes below the committed text, sent or waiting to be."""
-        return self._outbox.num_live
+        held = self._frontier.num_held if self._frontier is not None else 0
+        return self._outbox.num_live + held
 
     @property
     def num_waiting(self) -> int:
-        """Nodes that were not sent on this stream."""
-        return self._outbox.num_waiting
+        """Nodes to be sent now: none while there is time to send them together with others."""
+        return 0 if self._may_wait else self._outbox.num_waiting
 
     @property
     def has_any(self) -> bool:
@@ -51,7 +55,23 @@ class Guesses:
     @property
     def is_closed(self) -> bool:
         """Nothing hangs off the committed text, and nothing will before the next commit."""
-        return self._frontier is not None and self._frontier.is_closed and not self.has_any
+        return self._frontier is not None and not self._is_growing and self._outbox.num_live == 0
+
+    @property
+    def _may_wait(self) -> bool:
+        """More is being drafted, and all that waits will be in time with the next of it."""
+        if self._frontier is None or self.growth is None or not self._is_growing:
+            return False
+        pace = self.growth.pace
+        if pace is None:
+            return False
+        next_s = self.now_s + pace.margin_s
+        return all(self._frontier.until_s(node, pace) > next_s for node in self._outbox.waiting)
+
+    def steer(self, growth: Growth | None) -> None:
+        """Grow like this from now on; None: as before. A chain stays one."""
+        if growth is not None and self.growth is not None:
+            self.growth = growth
 
     def newest_path(self) -> tuple[TokenId, ...]:
         """Return the guesses down to the newest one."""
@@ -71,8 +91,11 @@ class Guesses:
         """
         if self._frontier is None or self.growth is None:
             return None
-        nodes = self._frontier.best(self.growth.leaves, deepest=deepest, stops=self._stops)
+        nodes = self._frontier.best(
+            self.growth, deepest=deepest, stops=self._stops, now_s=self.now_s
+        )
         paths = tuple(path_to(node) for node in nodes)
+        self._is_growing = bool(paths)
         if not paths:
             return None
         return GrowthRequest(position=position, paths=paths, width=self.growth.width)
@@ -93,32 +116,47 @@ class Guesses:
         node: Node | None = self._root
         for token in path:
             node = node.children.get(token) if node is not None else None
-        return (
-            node is not None and self._frontier is not None and self._frontier.grown(node, guesses)
-        )
+        if node is None or self._frontier is None or self.growth is None:
+            return False
+        return self._frontier.grown(node, guesses, most=self._most_after(node, self.growth.fan))
 
     def promote(self, most: int) -> None:
         """Take the likeliest guesses that wait into the tree, at most `most`, as far as they are likely enough."""
         if self._frontier is not None and self.growth is not None:
-            for node in self._frontier.promoted(most, floor=self.growth.floor):
+            for node in self._frontier.promoted(most, self.growth, now_s=self.now_s):
                 self._outbox.add(node)
 
     def commit(self, token: TokenId) -> int:
         """The text goes on with `token`; return how many guesses were contradicted before they were sent."""
         self._root, dropped = self._root.advance(token)
         if self._frontier is not None:
-            self._frontier.advance(self._root, dropped)
+            self._frontier.advance(self._root, dropped, now_s=self.now_s)
+        self._is_growing = True
         # Every message from here on acknowledges this, so its name is free as well.
         self._outbox.settle(self._root)
         return sum(1 for node in dropped if not self._outbox.settle(node))
 
     def restart(self) -> None:
         """Everything is to be sent again, on another stream."""
-        self._outbox.restart(self._root)
+        held = self._frontier.is_held if self._frontier is not None else None
+        self._outbox.restart(self._root, without=held)
+        if self._frontier is not None:
+            self._frontier.restart(now_s=self.now_s)
 
     def take(self, most: int) -> tuple[tuple[TokenId, ...], tuple[int, ...]]:
         """Number at most `most` guesses that were not sent; return the tokens and parents of their proposal."""
         return self._outbox.take(most, self._root)
+
+    def _most_after(self, node: Node, fan: Sequence[int]) -> int | None:
+        """Return how many guesses are wanted after a node; None: all there are."""
+        if not fan:
+            return None
+        end = node
+        while end.parent is not None:
+            if next(iter(end.parent.children.values())) is not end:
+                return 1
+            end = end.parent
+        return fan[min(depth_of(node), len(fan) - 1)]
 
 
 def after_commits(

@@ -1,5 +1,7 @@
 """The edge's register of guesses: which were sent under which number, and which still wait for the window."""
 
+from collections.abc import Callable, Iterable
+
 from paceline.session.tree import Node
 from paceline.tokens import TokenId
 
@@ -30,6 +32,11 @@ class Outbox:
         """Nodes that were not sent on this stream."""
         return len(self._waiting)
 
+    @property
+    def waiting(self) -> Iterable[Node]:
+        """Nodes that were not sent on this stream, a parent before its children."""
+        return self._waiting
+
     def add(self, node: Node) -> None:
         """A new guess; its parent was added before."""
         self._waiting[node] = None
@@ -43,11 +50,12 @@ class Outbox:
         node.names = []
         return True
 
-    def restart(self, root: Node) -> None:
-        """Start again with 1, for another stream: everything below `root` waits."""
+    def restart(self, root: Node, *, without: Callable[[Node], bool] | None = None) -> None:
+        """Start again with 1, for another stream: everything below `root` waits, but what is not to be sent."""
         self._next_name = 1
         self._used = 0
-        self._waiting = dict.fromkeys(root.below())
+        live = root.below() if without is None else (n for n in root.below() if not without(n))
+        self._waiting = dict.fromkeys(live)
         for node in self._waiting:
             node.names = []
 

@@ -178,11 +178,12 @@ def test_a_tree_grows_like_a_brute_force_one() -> None:
     for _ in range(60):
         root = root_after([TokenId(0)])
         frontier, floor = Frontier(root), rng.choice([0.02, 0.2])
+        growth = Growth(leaves=3, floor=floor)
         chances: dict[Node, float] = {root: 1.0}
         waiting: list[tuple[float, Node, TokenId]] = []
         is_open = {root}
         for _ in range(30):
-            best = frontier.best(3, deepest=6, stops=frozenset())
+            best = frontier.best(growth, deepest=6, stops=frozenset())
             ends = [node for node in is_open if len(path_to(node)) < 6]
             assert best == sorted(ends, key=lambda node: -chances[node])[:3]
             for leaf in best[: rng.randrange(4)]:
@@ -197,7 +198,7 @@ def test_a_tree_grows_like_a_brute_force_one() -> None:
             likely = sorted(
                 (one for one in waiting if one[0] >= floor * chances[root]), key=lambda one: -one[0]
             )
-            for node in frontier.promoted(most, floor=floor):
+            for node in frontier.promoted(most, growth):
                 chance, parent, token = likely.pop(0)
                 assert (node.parent, node.token) == (parent, token)
                 chances[node] = chance
