@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from edge.drafters.confidence import chance_of, shares
 from paceline.drafter import Guess
+from paceline.engine.rows import Logits
 from paceline.sampling.coupled import Ranking, Sampler
+from paceline.sampling.ranking import RowRanker, can_rank
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import Position, TokenId
 
@@ -34,6 +37,7 @@ class Drawing:
             or sampling.frequency_penalty != 0.0
         )
         self._sampler: Sampler | None = None
+        self._ranker: RowRanker | None = None
 
     def drawn(self, logits: Tensor, text: Sequence[TokenId]) -> Guess:
         """Return the token after a text, given logits [V]; the larger the margin to the next one, the surer.
@@ -52,6 +56,52 @@ class Drawing:
         """
         ranking = self._ranking(logits, text, k=width + 1)
         return shares(ranking.tokens, ranking.scores, width=width)
+
+    def drawn_last(self, logits: Logits, text: Sequence[TokenId]) -> Guess:
+        """Return what `drawn` does, given the logits of a step's only group, the last of which are those after the text."""
+        if not can_rank(self._sampling):
+            return self.drawn(logits.of(0)[-1], text)
+        ranking = self._rankings(logits, [-1], [len(text)], k=1)[0]
+        return Guess(token=ranking.tokens[0], chance=chance_of(ranking.margin))
+
+    def ranked_leaves(
+        self,
+        logits: Logits,
+        leaves: Mapping[int, Sequence[TokenId]],
+        text: Sequence[TokenId],
+        *,
+        width: int,
+    ) -> list[tuple[Guess, ...]]:
+        """Return what `ranked` does for some leaves at once.
+
+        Args:
+            logits: of a step's only group.
+            leaves: the path from the text to each, by its row in the group.
+            text: committed.
+            width: as in `ranked`.
+
+        Raises:
+            ModelError: the logits are not finite.
+        """
+        if not can_rank(self._sampling):
+            whole = logits.of(0)
+            return [
+                self.ranked(whole[row], (*text, *path), width=width) for row, path in leaves.items()
+            ]
+        lengths = [len(text) + len(path) for path in leaves.values()]
+        found = self._rankings(logits, list(leaves), lengths, k=width + 1)
+        return [shares(one.tokens, one.scores, width=width) for one in found]
+
+    def _rankings(
+        self, logits: Logits, rows: list[int], lengths: Sequence[int], *, k: int
+    ) -> list[Ranking]:
+        known = logits.known_of(0)
+        if self._ranker is None:
+            tokens = torch.arange(known.shape[1]) if logits.some is None else logits.some.ids
+            tokens = tokens[tokens < self._vocabulary_size].to(known.device)
+            self._ranker = RowRanker(self._sampling, tokens_W=tokens)
+        wanted = known if len(rows) == len(known) and rows[0] == 0 else known[rows]
+        return self._ranker.rank(wanted, positions=[Position(one) for one in lengths], k=k)
 
     def _ranking(self, logits: Tensor, text: Sequence[TokenId], *, k: int) -> Ranking:
         if self._sampler is None:

@@ -17,7 +17,7 @@ from edge.drafters.drawing import Drawing
 from edge.drafters.prefix import common_length
 from paceline.drafter import Guess, tokens_of
 from paceline.engine.engine import Engine
-from paceline.engine.rows import RowGroup
+from paceline.engine.rows import Logits, RowGroup
 from paceline.engine.sequence import CacheSequence
 from paceline.errors import InvalidRequestError, ModelError, OverloadedError
 from paceline.sampling.settings import SamplingSettings
@@ -110,9 +110,9 @@ class ModelDraft:
         del num_guessed  # each guess is as good as the one before
         tokens, guesses = list(text), []
         for _ in range(min(limit, self.room(text))):
-            logits = self.logits(tokens)
+            logits = self._computed(tokens, 1)
             with as_model_errors():
-                guess = self.drawn(logits, tokens)
+                guess = self._drawing.drawn_last(logits, tokens)
             tokens.append(guess.token)
             guesses.append(guess)
         return tuple(guesses)
@@ -142,14 +142,7 @@ class ModelDraft:
         Raises:
             ModelError: the model failed.
         """
-        first = len(text) - count
-        with as_model_errors():
-            while self._advance(text[: first + 1]):
-                pass
-            self._go_back(text, first)
-            return self._run(text[len(self._known) :], logits="last" if count == 1 else "all")[
-                -count:
-            ]
+        return self._computed(text, count).of(0)[-count:]
 
     def drawn(self, logits: Tensor, text: Sequence[TokenId]) -> Guess:
         """Return what the target would draw after a text if it had these logits, [V]."""
@@ -159,6 +152,15 @@ class ModelDraft:
         """Free the keys and values; the engine may keep them for the next turn."""
         if self._sequence is not None:
             self._engine.close(self._sequence)
+
+    def _computed(self, text: Sequence[TokenId], count: int) -> Logits:
+        """Compute what of a text is not known yet; return at least the logits after its last `count` tokens."""
+        first = len(text) - count
+        with as_model_errors():
+            while self._advance(text[: first + 1]):
+                pass
+            self._go_back(text, first)
+            return self._run(text[len(self._known) :], logits="last" if count == 1 else "all")
 
     def _advance(self, text: Sequence[TokenId]) -> bool:
         """Compute a piece of `text` without its last token; return whether some of that is left."""
@@ -194,13 +196,13 @@ class ModelDraft:
             self._engine.rollback(self._sequence, length)
             del self._known[length:]
 
-    def _run(self, tokens: Sequence[TokenId], *, logits: Literal["all", "last"] = "last") -> Tensor:
-        """Compute the next tokens; return the logits after the last one or after all, [rows, V]."""
+    def _run(self, tokens: Sequence[TokenId], *, logits: Literal["all", "last"] = "last") -> Logits:
+        """Compute the next tokens; return the logits after the last one or after all."""
         assert self._sequence is not None
         group = RowGroup(sequence=self._sequence, tokens=tokens, logits=logits, commit=True)
         computed = self._engine.forward([group])
         self._known.extend(tokens)
-        return computed.of(0)
+        return computed
 
 
 @contextmanager

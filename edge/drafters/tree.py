@@ -9,14 +9,12 @@ Tree attention: Miao et al., "SpecInfer" (arXiv 2305.09781), section 4.2.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from edge.drafters.judging import Judge, Made
 from edge.drafters.model import ModelDraft, ModelDrafter, as_model_errors
 from paceline.control.node_scores import NodeScores
 from paceline.drafter import Guess
 from paceline.engine.engine import Engine
-from paceline.engine.rows import COMMITTED_END, RowGroup
+from paceline.engine.rows import COMMITTED_END, Logits, RowGroup
 from paceline.engine.sequence import CacheSequence
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
@@ -102,6 +100,10 @@ class TreeModelDraft(ModelDraft):
         )
         self._scores = scores
         self._judge = Judge(scores)
+        self._index: dict[tuple[int, TokenId], int] | None = None
+        """Pending index by parent and token; None where the engine has to be asked."""
+        self._settled: tuple[TokenId, ...] = ()
+        """What the text held beyond `_known` when rows were last dropped for what it contradicts."""
 
     def prepare(self, text: Sequence[TokenId]) -> bool:
         """See `Draft`: the prompt is prefilled in pieces; all that comes later is done by `branch`."""
@@ -110,18 +112,15 @@ class TreeModelDraft(ModelDraft):
             return False
         return super().prepare(text)
 
-    def last_logits(self, text: Sequence[TokenId], count: int) -> Tensor:
-        """See `ModelDraft`; a chain has no use for the rows of a tree."""
-        if self._sequence is not None:
-            self._drop_pending(self._sequence)
-        return super().last_logits(text, count)
-
     def branch(
         self, text: Sequence[TokenId], paths: Sequence[Sequence[TokenId]], *, width: int
     ) -> tuple[tuple[Guess, ...], ...]:
         """See `TreeDraft`. Nothing comes after a text longer than the model's context, or with tokens it does not know."""
         self._judge.judge(text)
-        usable = [path for path in paths if self.room((*text, *path))]
+        room, known = self.room(text), self._vocabulary_size
+        usable = [
+            tuple(path) for path in paths if len(path) < room and max(path, default=0) < known
+        ]
         if not usable:
             return tuple(() for _ in paths)
         with as_model_errors():
@@ -130,13 +129,14 @@ class TreeModelDraft(ModelDraft):
             assert sequence is not None, "settled"
             rows, leaves = self._rows(sequence, text, usable)
             group = RowGroup(sequence=sequence, tokens=rows.tokens, parents=rows.parents)
-            logits = self._engine.forward([group]).of(0)
+            logits = self._engine.forward([group])
+            self._index = rows.index
+            places = {leaf - rows.base: path for leaf, path in zip(leaves, usable, strict=True)}
+            ranked = self._drawing.ranked_leaves(logits, places, text, width=width)
             found = {}
-            for path, leaf in zip(usable, leaves, strict=True):
-                place = (*text, *path)
-                guesses = self._drawing.ranked(logits[leaf - rows.base], place, width=width)
-                self._judge.note(Made(length=len(text), path=tuple(path), guesses=guesses))
-                found[tuple(path)] = self._calibrated(guesses)
+            for path, guesses in zip(usable, ranked, strict=True):
+                self._judge.note(Made(length=len(text), path=path, guesses=guesses))
+                found[path] = self._calibrated(guesses)
         return tuple(found.get(tuple(path), ()) for path in paths)
 
     def _calibrated(self, guesses: Sequence[Guess]) -> tuple[Guess, ...]:
@@ -147,27 +147,28 @@ class TreeModelDraft(ModelDraft):
 
     def _settle(self, text: Sequence[TokenId]) -> None:
         """Let the cache hold the text but for a tail of a few tokens, and only rows that the text does not contradict."""
-        sequence = self._sequence
+        sequence, length = self._sequence, len(self._known)
+        goes_on = length < len(text) and list(text[:length]) == self._known
         if sequence is not None and sequence.num_pending:
-            if len(self._known) < len(text) and list(text[: len(self._known)]) == self._known:
-                self._commit(sequence, text)
-            else:
+            if not goes_on:
                 self._drop_pending(sequence)
+            elif tuple(text[length:]) != self._settled:
+                self._commit(sequence, text)
         if (
             sequence is None
+            or not goes_on
             or sequence.length < len(sequence.prompt)
             or len(text) - len(self._known) > LONGEST_TAIL
-            or list(text[: len(self._known)]) != self._known
-            or len(self._known) >= len(text)
         ):
             if sequence is not None:
                 self._drop_pending(sequence)
             while self._advance(text):
                 pass
+        self._settled = tuple(text[len(self._known) :])
 
     def _commit(self, sequence: CacheSequence, text: Sequence[TokenId]) -> None:
         """Make the rows of what was committed final, all but that of the last token: it stays for what comes after it."""
-        index = _index(sequence)
+        index = self._taken_index(sequence)
         path: list[int] = []
         end = COMMITTED_END
         for token in text[len(self._known) : -1]:
@@ -191,7 +192,7 @@ class TreeModelDraft(ModelDraft):
     ) -> tuple[_Rows, list[int]]:
         """Return the rows to run, and the pending index of each path's last."""
         tail = tuple(text[len(self._known) :])
-        rows = _Rows(index=_index(sequence), base=sequence.num_pending)
+        rows = _Rows(index=self._taken_index(sequence), base=sequence.num_pending)
         leaves = [rows.add_leaf((*tail, *path)) for path in paths]
         if rows.base + len(rows.tokens) > MAX_PENDING:
             self._drop_pending(sequence)
@@ -199,10 +200,20 @@ class TreeModelDraft(ModelDraft):
             leaves = [rows.add_leaf((*tail, *path)) for path in paths]
         return rows, leaves
 
+    def _computed(self, text: Sequence[TokenId], count: int) -> Logits:
+        """See `ModelDraft`; a chain has no use for the rows of a tree."""
+        if self._sequence is not None:
+            self._drop_pending(self._sequence)
+        return super()._computed(text, count)
+
+    def _taken_index(self, sequence: CacheSequence) -> dict[tuple[int, TokenId], int]:
+        """Return where every guess has its row. From now on the engine is asked, until somebody knows better."""
+        index, self._index = self._index, None
+        if index is not None:
+            return index
+        return {(row.parent, row.token): number for number, row in enumerate(sequence.pending)}
+
     def _drop_pending(self, sequence: CacheSequence) -> None:
+        self._index = None
         if sequence.num_pending:
             self._engine.rollback(sequence, len(self._known))
-
-
-def _index(sequence: CacheSequence) -> dict[tuple[int, TokenId], int]:
-    return {(row.parent, row.token): number for number, row in enumerate(sequence.pending)}

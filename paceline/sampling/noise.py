@@ -49,7 +49,19 @@ class NoiseCache:
         vocabulary_size: int,
         device: torch.device,
         max_bytes: int = DEFAULT_CACHE_BYTES,
+        tokens: Tensor | None = None,
     ) -> None:
+        """Make an empty cache.
+
+        Args:
+            seed: as in `noise`.
+            scale: as in `noise`.
+            vocabulary_size: as in `noise`; the number of `tokens`.
+            device: as in `noise`.
+            max_bytes: bound of what is kept.
+            tokens: [V] int64: keep the noise of these tokens, in this order; None: of the first ones.
+        """
+        self._words = None if tokens is None else token_words(tokens)
         self._seed = seed
         self._scale = scale
         self._vocabulary_size = vocabulary_size
@@ -98,6 +110,7 @@ class NoiseCache:
             vocabulary_size=self._vocabulary_size,
             device=self._device,
             scale=self._scale,
+            words=self._words,
         )
 
 
@@ -108,6 +121,7 @@ def noise(
     vocabulary_size: int,
     device: torch.device | str = "cpu",
     scale: float = 1.0,
+    words: Tensor | None = None,
 ) -> Tensor:
     """Return scale * -log(E) of every token at a position, with E exponential of rate 1: [V] float32.
 
@@ -121,10 +135,11 @@ def noise(
         device: where to compute it.
         scale: the temperature. Scaled once here, so that a row's score is one addition, which rounds the same
             on every device and for every batch (a fused multiply-add does not).
+        words: [V] what `token_words` says of other tokens than the first ones.
     """
     device = torch.device(device)
     out_V = torch.empty(vocabulary_size, dtype=torch.float32, device=device)
-    words_V = _token_words(vocabulary_size, device)
+    words_V = _first_words(vocabulary_size, device) if words is None else words
     chunk = CPU_CHUNK if device.type == "cpu" else vocabulary_size
     keys = position_keys(seed, position)
     for start in range(0, vocabulary_size, chunk):
@@ -136,7 +151,12 @@ def noise(
 
 def hash_tokens(seed: int, *, position: int, tokens: Tensor) -> Tensor:
     """Return the 64-bit hash of (seed, position, token) for int64 token ids, as int64 with the same bits."""
-    return _hash(_mix(tokens.add(1).mul_(signed(GOLDEN))), position_keys(seed, position)).clone()
+    return _hash(token_words(tokens), position_keys(seed, position)).clone()
+
+
+def token_words(tokens: Tensor) -> Tensor:
+    """Return splitmix64's stream from state 0 at int64 token ids, one word per token."""
+    return _mix(tokens.add(1).mul_(signed(GOLDEN)))
 
 
 def _negated_uniforms(hash_C: Tensor, *, out: Tensor) -> Tensor:
@@ -179,11 +199,10 @@ def _mix(value: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _token_words(vocabulary_size: int, device: torch.device) -> Tensor:
-    """Return splitmix64's stream from state 0, one word per token, [V] int64; shared by all sessions."""
+def _first_words(vocabulary_size: int, device: torch.device) -> Tensor:
+    """Return the words of the first tokens, [V] int64; shared by all sessions."""
     with torch.inference_mode(mode=False):
-        counter_V = torch.arange(1, vocabulary_size + 1, dtype=torch.int64, device=device)
-        return _mix(counter_V.mul_(signed(GOLDEN)))
+        return token_words(torch.arange(vocabulary_size, dtype=torch.int64, device=device))
 
 
 def _buffers(words_C: Tensor) -> tuple[Tensor, Tensor]:
