@@ -14,6 +14,7 @@ from paceline.control.messages import MAX_DRAFT_LENGTH, MAX_WINDOW
 from paceline.errors import ConfigError
 from paceline.sampling.settings import MAX_SEED, SamplingSettings
 from paceline.session.growth import Growth
+from paceline.session.pipeline import PipelineName, PipelineSettings
 from paceline.settings import ADDRESS, Address, secret
 
 DEFAULT_TARGET = "smollm2-135m"
@@ -22,6 +23,10 @@ NO_DRAFT = "none"
 TREE_DEPTH = 32
 TREE_WINDOW = 256
 """A tree grows so deep and large unless told otherwise; what ends it is that guesses become unlikely."""
+
+ROUND_LENGTH = 4
+CHAIN_AHEAD = 16
+"""A pipeline that works in rounds drafts so many tokens for each, one that runs ahead so far, unless told otherwise."""
 
 _DRAFTING = DraftingSettings()
 _REACH = ("draft_length", "window")
@@ -70,6 +75,19 @@ _MODEL_OPTIONS = (
         type=click.Choice([policy.value for policy in LengthPolicy]),
         help="Whether draft length and window stay as they are told, or follow what is measured (closed-form).  "
         "[default: closed-form, but fixed with --draft-length or --window]",
+    ),
+    click.option(
+        "--pipeline",
+        type=click.Choice([name.value for name in PipelineName]),
+        default=PipelineName.TREE_STREAM.value,
+        help="What is drafted when, and which of it is sent when. The others are there to be compared with; see docs/pipelines.md.",
+    ),
+    click.option(
+        "--patience",
+        type=click.FloatRange(0.0, 3600.0),
+        metavar="SECONDS",
+        help="How long the verifier may wait for drafts before it goes on without; 0: not at all.  "
+        "[default: 0 for tree-stream, 2 for the others]",
     ),
     click.option(
         "--tokens-per-message",
@@ -235,27 +253,44 @@ def agent_settings(values: Mapping[str, Any]) -> AgentSettings:
 
 def _drafting(values: Mapping[str, Any]) -> DraftingSettings:
     told = {name: values[name] for name in _REACH if values[name] is not None}
-    usual = DraftingSettings(tokens_per_message=values["tokens_per_message"])
-    if _is_tree(values):
+    pipeline = PipelineSettings(
+        name=PipelineName(values["pipeline"]), patience_s=values["patience"]
+    )
+    usual = DraftingSettings(tokens_per_message=values["tokens_per_message"], pipeline=pipeline)
+    if not pipeline.name.sends_trees:
+        usual = replace(
+            usual, draft_length=CHAIN_AHEAD if pipeline.name.runs_ahead else ROUND_LENGTH
+        )
+    elif _sends_tree(values):
         usual = replace(usual, draft_length=TREE_DEPTH, window=TREE_WINDOW, growth=Growth())
     return replace(usual, **told)
 
 
-def _is_tree(values: Mapping[str, Any]) -> bool:
-    return str(values["draft"]).startswith(TREE)
+def _sends_tree(values: Mapping[str, Any]) -> bool:
+    is_tree = str(values["draft"]).startswith(TREE)
+    return is_tree and PipelineName(values["pipeline"]).sends_trees
 
 
 def _length_policy(values: Mapping[str, Any]) -> LengthPolicy:
     """Return what was asked for; who says how far to draft means it, unless they say otherwise.
 
     Raises:
-        ConfigError: a chain's policy was asked for a tree.
+        ConfigError: a streamed chain's policy was asked for something else.
     """
-    if _is_tree(values):
-        # A tree ends where its guesses become unlikely, not at a length.
-        if values["length_policy"] not in (None, LengthPolicy.FIXED.value):
+    asked = values["length_policy"]
+    is_other = asked not in (None, LengthPolicy.FIXED.value)
+    if not PipelineName(values["pipeline"]).sends_trees:
+        if is_other:
             raise ConfigError(
-                f"--length-policy: got {values['length_policy']} with --draft {values['draft']}, expected fixed: a tree "
+                f"--length-policy: got {asked} with --pipeline {values['pipeline']}, expected fixed: the policy plans for "
+                f"{PipelineName.TREE_STREAM} only; say --draft-length"
+            )
+        return LengthPolicy.FIXED
+    if _sends_tree(values):
+        # A tree ends where its guesses become unlikely, not at a length.
+        if is_other:
+            raise ConfigError(
+                f"--length-policy: got {asked} with --draft {values['draft']}, expected fixed: a tree "
                 "ends where guesses become unlikely; leave the option out"
             )
         return LengthPolicy.FIXED

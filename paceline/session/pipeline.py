@@ -40,6 +40,11 @@ class PipelineName(StrEnum):
         return self is PipelineName.TREE_STREAM
 
     @property
+    def runs_ahead(self) -> bool:
+        """The chain goes on while some of it is in flight."""
+        return self in {PipelineName.RUN_AHEAD, PipelineName.OUTCOME_CACHE_AHEAD}
+
+    @property
     def caches_outcomes(self) -> bool:
         """Several guesses for one position may be kept at the edge."""
         return self in {PipelineName.OUTCOME_CACHE, PipelineName.OUTCOME_CACHE_AHEAD}

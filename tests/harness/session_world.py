@@ -288,8 +288,9 @@ class World:
 
     def _drafted_root(self) -> Node:
         pipeline = self.pair.edge._pipeline
-        held_back = isinstance(pipeline, HeldBack)
-        return pipeline._sketch.root if held_back else self.pair.edge._guesses._root
+        if isinstance(pipeline, HeldBack):
+            return pipeline._sketch.root
+        return self.pair.edge._guesses._root
 
     def grow(self) -> None:
         """A tree drafter answers about the text that it was asked about, which may be older."""

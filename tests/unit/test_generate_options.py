@@ -19,9 +19,12 @@ from edge.options import (
     answer_options,
     answer_settings,
 )
+from paceline.client.settings import DraftingSettings
 from paceline.command import run
 from paceline.errors import ConfigError
 from paceline.prompts import Message, PromptLine
+from paceline.session.growth import Growth
+from paceline.session.pipeline import PipelineName, PipelineSettings
 from paceline.settings import Address, secret
 from paceline.topics import check_id
 
@@ -81,6 +84,60 @@ def test_who_says_how_far_to_draft_means_it(
     shown = CliRunner().invoke(probe, arguments.split(), catch_exceptions=False).output
     assert f"<LengthPolicy.{policy.upper().replace('-', '_')}: '{policy}'>" in shown
     assert f"draft_length={drafting[0]}, window={drafting[1]}" in shown
+
+
+def settings_of(arguments: str) -> DraftingSettings:
+    made: list[DraftingSettings] = []
+
+    @click.command()
+    @agent_options
+    def probed(**values: Any) -> None:
+        made.append(agent_settings(values).drafting)
+
+    CliRunner().invoke(probed, arguments.split(), catch_exceptions=False)
+    return made[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "patience_ms", "draft_length", "is_tree"),
+    [
+        ("", "tree-stream", 0, 8, False),
+        ("--draft tree:low-bit:4/64", "tree-stream", 0, 32, True),
+        ("--draft tree:low-bit:4/64 --patience 0.25", "tree-stream", 250, 32, True),
+        ("--pipeline stop-and-wait", "stop-and-wait", 2000, 4, False),
+        ("--pipeline stop-and-wait --draft tree:low-bit:4/64", "stop-and-wait", 2000, 4, False),
+        ("--pipeline run-ahead --patience 0", "run-ahead", 0, 16, False),
+        ("--pipeline outcome-cache --draft-length 6", "outcome-cache", 2000, 6, False),
+        ("--pipeline outcome-cache-ahead", "outcome-cache-ahead", 2000, 16, False),
+    ],
+)
+def test_a_pipeline_is_chosen_by_name(
+    arguments: str, name: str, patience_ms: int, draft_length: int, is_tree: bool
+) -> None:
+    drafting = settings_of(arguments)
+    assert drafting.pipeline.name == name
+    assert drafting.pipeline.patience_ms == patience_ms
+    assert drafting.draft_length == draft_length
+    assert (drafting.growth is not None) is is_tree
+
+
+def test_the_closed_form_is_for_streams() -> None:
+    with pytest.raises(ConfigError, match="--pipeline stop-and-wait, expected fixed"):
+        settings_of("--pipeline stop-and-wait --length-policy closed-form")
+    assert settings_of("--pipeline stop-and-wait --length-policy fixed").draft_length == 4
+
+
+@pytest.mark.parametrize(
+    "fields", [{"segment": 0}, {"fan_out": 0}, {"patience_s": -0.1}, {"patience_s": float("nan")}]
+)
+def test_pipelines_that_make_no_sense(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"pipeline.{next(iter(fields))}: got"):
+        PipelineSettings(**fields)
+
+
+def test_a_chains_pipeline_takes_no_tree() -> None:
+    with pytest.raises(ConfigError, match="growth: got one with the pipeline run-ahead"):
+        DraftingSettings(growth=Growth(), pipeline=PipelineSettings(name=PipelineName.RUN_AHEAD))
 
 
 @click.command()
