@@ -15,7 +15,7 @@ from enum import StrEnum
 from numpy.random import Generator, default_rng
 
 from cloud.admission import SessionSettings
-from cloud.scheduler import SchedulerSettings
+from cloud.scheduler import RaceDrafting, SchedulerSettings
 from edge.steering import LengthPolicy
 from paceline.client.settings import ConnectionSettings, DraftingSettings, RetryPolicy
 from paceline.tokens import TokenId
@@ -102,6 +102,7 @@ MOST_CONTROL = 4
 _KINDS = tuple(kind for kind in FaultKind if kind not in CONTROL)
 _CONTROL_KINDS = tuple(kind for kind in FaultKind if kind in CONTROL)
 _CONTROL_SEED = 0xC0
+_RACE_SEED = 0xAC
 _BREAKS = frozenset({FaultKind.CUT, FaultKind.HALF_OPEN, FaultKind.KILL_VERIFIER})
 """What ends streams at once: soon after it sessions come back."""
 
@@ -201,7 +202,17 @@ def drawn(seed: int) -> Schedule:
         world = replace(world, orchestrator=_drawn_orchestrator(dice))
         for _ in range(int(dice.integers(1, MOST_CONTROL + 1))):
             faults.append(_control_fault(dice, faults, until_s=until_s))
-    return Schedule(seed=seed, world=world, faults=tuple(faults))
+    verifiers = _racing(default_rng((seed, _RACE_SEED)), world.verifiers)
+    return Schedule(seed=seed, world=replace(world, verifiers=verifiers), faults=tuple(faults))
+
+
+def _racing(dice: Generator, verifiers: Sequence[VerifierSettings]) -> tuple[VerifierSettings, ...]:
+    """Return the verifiers with what they guess themselves; with a small vocabulary much of it is right."""
+    kinds = [tuple(RaceDrafting)[int(dice.integers(len(RaceDrafting)))] for _ in verifiers]
+    return tuple(
+        replace(one, scheduler=replace(one.scheduler, race_drafts=kind))
+        for one, kind in zip(verifiers, kinds, strict=True)
+    )
 
 
 def _drawn_orchestrator(dice: Generator) -> OrchestratorSettings:

@@ -5,7 +5,7 @@ from typing import Any
 from cloud.admission import SessionSettings
 from cloud.entry import Entry
 from cloud.orders import CacheView, Served, StepResult
-from cloud.scheduler import Plan, SessionRows
+from cloud.scheduler import Plan, RaceDrafting, SessionRows
 from cloud.sessions import Registry
 from cloud.stream import Stream
 from cloud.tenants import Peer
@@ -41,13 +41,15 @@ class Hands:
 class House:
     """A registry, its workload, and a worker that is played by the test."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, race_drafts: RaceDrafting = RaceDrafting.OFF, **settings: Any) -> None:
         self.clock = Hands()
         fields: dict[str, Any] = {"max_lead": 8, "lease_s": 10.0, "silence_s": 5.0}
         self.registry = Registry(
             SessionSettings(**(fields | settings)), target=TARGET, clock=self.clock
         )
-        self.workload = Workload(self.registry, max_draft_rows=16, clock=self.clock)
+        self.workload = Workload(
+            self.registry, max_draft_rows=16, clock=self.clock, race_drafts=race_drafts
+        )
         self.worker: set[int] = set()
         self.next_stream = 1
 
@@ -81,6 +83,7 @@ class House:
         *tokens: int,
         failed: ModelError | None = None,
         row_price_s: float = 0.0,
+        num_drafts: int = 0,
     ) -> None:
         """A step of one session."""
         served = (
@@ -94,7 +97,8 @@ class House:
             step_ns=1000,
             num_rows=1,
         )
-        plan = Plan(rows=(SessionRows(key=entry.key),), row_price_s=row_price_s)
+        rows = SessionRows(key=entry.key, num_drafts=num_drafts)
+        plan = Plan(rows=(rows,), row_price_s=row_price_s)
         self.workload.stepped(result, plan, started_s=self.clock.at_s)
 
     def later(self, seconds: float) -> None:

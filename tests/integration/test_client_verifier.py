@@ -18,7 +18,7 @@ from harness.reference import reference_output
 from harness.relay import threaded_relay
 from harness.toy_client import tokenizer
 
-from cloud.scheduler import SchedulerSettings
+from cloud.scheduler import RaceDrafting, SchedulerSettings
 from cloud.server import ServerSettings, Verifier
 from cloud.tenants import TenantSettings
 from edge.drafters import LookupDrafter, ModelDrafter
@@ -51,7 +51,7 @@ LONG = 160
 GREEDY = SamplingSettings(temperature=0.0)
 NOISY = SamplingSettings(temperature=0.8, seed=1234)
 RIGHT = "right-token-0123456789"
-WAITING = SchedulerSettings(race=False, patience_s=30.0)
+WAITING = SchedulerSettings(race=False, patience_s=30.0, race_drafts=RaceDrafting.OFF)
 """The verifier waits for drafts, so that what is accepted does not depend on who is faster."""
 
 

@@ -26,7 +26,7 @@ from harness.raw_edge import (
 )
 
 from cloud.admission import SessionSettings
-from cloud.scheduler import SchedulerSettings
+from cloud.scheduler import RaceDrafting, SchedulerSettings
 from cloud.server import Verifier
 from cloud.tenants import TenantSettings
 from cloud.worker import Worker, WorkerSettings
@@ -52,7 +52,11 @@ def test_eight_sessions_are_packed_and_nobody_waits() -> None:
         engine = tiny_llama()
         # Slow steps: all eight have arrived before the second one.
         worker = WorkerSettings(min_step_s=0.02)
-        async with serving(engine, worker=worker) as verifier, dialled(verifier) as channel:
+        scheduler = SchedulerSettings(race_drafts=RaceDrafting.OFF)
+        async with (
+            serving(engine, worker=worker, scheduler=scheduler) as verifier,
+            dialled(verifier) as channel,
+        ):
             edges = [
                 edge(
                     open_request(engine, (*TINY_PROMPT, n), max_tokens=num_tokens, sampling=COUPLED)

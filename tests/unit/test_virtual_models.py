@@ -7,6 +7,7 @@ from harness.model_world import save_pair, settings_of, trouble
 from harness.models import llama_config, tiny_model
 from harness.reference import reference_output
 
+from cloud.scheduler import RaceDrafting, SchedulerSettings
 from edge.drafters import LOOKUP
 from paceline.errors import ConfigError, IncompatibleError
 from paceline.sampling.settings import SamplingSettings
@@ -91,7 +92,12 @@ def test_the_time_of_steps_is_what_they_cost_and_not_what_they_took(pair: tuple[
     cost = StepCost(fixed_s=100.0, per_row_s=1.0, per_prefill_row_s=0.5)
     settings = WorldSettings(
         edges=(EdgeSettings(requests=(request,), draft=None),),
-        verifiers=(VerifierSettings(model=ModelSettings(cost=cost)),),
+        verifiers=(
+            VerifierSettings(
+                model=ModelSettings(cost=cost),
+                scheduler=SchedulerSettings(race_drafts=RaceDrafting.OFF),
+            ),
+        ),
         target=RealTarget(model=pair[0]),
     )
     log = EventLog()
