@@ -4,8 +4,9 @@
     PYTHONPATH=tests .venv/bin/python benchmarks/distance.py --run FOLDER --report [--costs costs.toml]
 
 `paceline cloud` runs on core 0. On core 1 run `paceline link`, before everything else there, and a program that holds the client
-with its drafter (distance_edge.py). All systems answer the same prompt one after the other, in an order that turns, each over
-a connection of its own and as a tenant that has not asked this before, so that nothing of a prompt is computed already. Time counts from the question to
+with its drafter (distance_edge.py). All systems answer the same prompt one after the other, in an order that turns. Each is a
+client of its own over a link, connected for all prompts, as an edge is, and a tenant that has not asked this before, so that nothing of a
+prompt is computed already. Time counts from the question to
 the last token on the user's side of the link.
 
 Co-located speculation is the same edge program on core 0, connected to the verifier without a link, in rounds; every token is a line of

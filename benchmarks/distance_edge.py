@@ -2,60 +2,36 @@
 
     PYTHONPATH=benchmarks python -m distance_edge --target smollm2-135m --dtype bfloat16
 
-A message is a line of JSON. {"do": "prepare", "job": ...} loads the drafter, connects to the verifier and forgets what was computed
-for earlier prompts; {"do": "answer"} generates; {"do": "rehearse", "most": ...} asks for all texts that rounding may lead to. The
+A message is a line of JSON. {"do": "prepare", "job": ...} loads the drafter, connects to the verifier if the tenant is new, and
+forgets what was computed for earlier prompts; {"do": "answer"} generates; {"do": "rehearse", "most": ...} asks for all texts that rounding may lead to. The
 reply is a line as well. With "stream" true every token is a line as soon as it is there: so a co-located edge serves a user, from
 whose side of a link the question comes.
 """
 
 import argparse
 import asyncio
-import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from distance_cells import DRAFTS, NO_DRAFT, SYSTEMS, Link, System, drafting
+from distance_cells import NO_DRAFT
 from distance_drafts import KnownTexts, recorded_drafter
 from distance_rehearsal import Question, rehearse
+from distance_seat import Job, Seat, job_of
 
 from edge.drafters import ModelDrafter, load_drafter
-from paceline.client.client import Client
+from paceline.beside import running_beside
 from paceline.client.session_trace import SessionTrace
-from paceline.client.settings import ConnectionSettings
 from paceline.drafter import Drafter
 from paceline.engine.loading import DType, load_tokenizer, resolve
-from paceline.sampling.settings import SamplingSettings
 from paceline.timeline.facts import Downward, Facts, Forward
-from paceline.tokens import TokenId
 
 MOST_LINE_BYTES = 1 << 24
+MOST_SEATS = 16
+"""Clients that stay connected; those not used for longest leave."""
 Tell = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A generation to make."""
-
-    verifier: str
-    token: str
-    system: str
-    draft: str
-    rtt_s: float
-    category: str
-    prompt: tuple[TokenId, ...]
-    max_tokens: int
-    temperature: float
-    seed: int
-    texts: tuple[tuple[TokenId, ...], ...]
-    """What a recorded draft knows."""
-
-    @property
-    def sampling(self) -> SamplingSettings:
-        """How its tokens are drawn."""
-        return SamplingSettings(temperature=self.temperature, seed=self.seed)
 
 
 class Station:
@@ -65,68 +41,58 @@ class Station:
         self._dtype = dtype
         self.tokenizer = load_tokenizer(resolve(target))
         self._drafters: dict[str, Drafter] = {}
-        self._stack = contextlib.AsyncExitStack()
+        self._seats: dict[str, Seat] = {}
         self._job: Job | None = None
-        self._client: Client | None = None
 
     async def prepare(self, job: Job) -> None:
         """Load, connect, forget."""
-        await self._stack.aclose()
-        system = next(one for one in SYSTEMS if one.name == job.system)
-        draft = next(one for one in (NO_DRAFT, *DRAFTS) if one.name == job.draft)
-        link = Link(name="", network="", rtt_s=job.rtt_s)
+        drafter = self._drafter(job)
+        seat = self._seats.pop(job.token, None)
+        if seat is None:
+            seat = Seat(job, tokenizer=self.tokenizer, drafter=drafter)
+            await seat.connect()
+        seat.change(drafter)
+        self._seats[job.token] = seat  # the newest is last
+        while len(self._seats) > MOST_SEATS:
+            await self._seats.pop(next(iter(self._seats))).leave()
         self._job = job
-        self._client = await self._stack.enter_async_context(
-            Client(
-                verifiers=(job.verifier,),
-                tokenizer=self.tokenizer,
-                drafter=self._drafter(job, system),
-                drafting=drafting(system, draft, link),
-                connection=ConnectionSettings(token=job.token),
-            )
-        )
-        # A connection is there before anything is asked.
-        async with self._client.generate(prompt_ids=(TokenId(1),), max_tokens=1) as generation:
-            async for _ in generation:
-                pass
 
     async def answer(self, tell: Tell, *, stream: bool) -> dict[str, Any]:
         """Generate; return all that was measured."""
-        assert self._client is not None, "prepared"
         assert self._job is not None, "prepared"
-        trace = SessionTrace()
-        async with self._client.generate(
-            prompt_ids=self._job.prompt,
-            max_tokens=self._job.max_tokens,
-            sampling=self._job.sampling,
-            trace=trace,
-        ) as generation:
+        job, seat, trace = self._job, self._seats[self._job.token], SessionTrace()
+        async with (
+            running_beside(seat.controller.run),
+            seat.client.generate(
+                prompt_ids=job.prompt,
+                max_tokens=job.max_tokens,
+                sampling=job.sampling,
+                trace=trace,
+            ) as generation,
+        ):
             async for piece in generation:
                 if stream:
                     tell({"tokens": piece.token_ids})
-        await self._stack.aclose()
         return {
             "output": generation.result.token_ids,
             "statistics": asdict(generation.statistics),
-        } | told(trace.facts(), has_trees=_has_trees(self._job.system))
+        } | told(trace.facts(), has_trees=job.has_trees)
 
     async def rehearse(self, *, most: int) -> dict[str, Any]:
         """Return the texts that rounding may lead to."""
-        assert self._client is not None, "prepared"
         assert self._job is not None, "prepared"
         question = Question(
             prompt=self._job.prompt,
             sampling=self._job.sampling,
             max_tokens=self._job.max_tokens,
         )
-        texts = await rehearse(self._client, question, most=most)
-        await self._stack.aclose()
+        texts = await rehearse(self._seats[self._job.token].client, question, most=most)
         return {"texts": texts}
 
-    def _drafter(self, job: Job, system: System) -> Drafter | None:
-        if system.shape == "none":
+    def _drafter(self, job: Job) -> Drafter | None:
+        draft = job.guessing
+        if draft is NO_DRAFT:
             return None
-        draft = next(one for one in DRAFTS if one.name == job.draft)
         if not draft.spec:
             known = KnownTexts(
                 len(job.prompt), job.texts, vocabulary_size=self.tokenizer.vocabulary_size
@@ -134,7 +100,7 @@ class Station:
             return recorded_drafter(
                 draft, target=known, category=job.category, temperature=job.temperature
             )
-        spec = draft.spec if _has_trees(system.name) else draft.spec.removeprefix("tree:")
+        spec = draft.spec if job.has_trees else draft.spec.removeprefix("tree:")
         if spec not in self._drafters:
             self._drafters[spec] = load_drafter(spec, tokenizer=self.tokenizer, dtype=self._dtype)
         drafter = self._drafters[spec]
@@ -142,12 +108,6 @@ class Station:
             drafter.engine.warm_up()
             drafter.engine.clear_prefixes()
         return drafter
-
-
-def _has_trees(name: str) -> bool:
-    """Return whether a system asks a drafter for several guesses for a position."""
-    system = next(one for one in SYSTEMS if one.name == name)
-    return system.pipeline.sends_trees or system.pipeline.caches_outcomes
 
 
 def told(facts: Facts, *, has_trees: bool) -> dict[str, Any]:
@@ -205,12 +165,6 @@ async def serve(station: Station) -> None:
     host, port = server.sockets[0].getsockname()
     print(f"ready on {host}:{port}", flush=True)
     await server.serve_forever()
-
-
-def job_of(value: dict[str, Any]) -> Job:
-    """Return a job from JSON."""
-    tokens = {"prompt": tuple(value["prompt"]), "texts": tuple(map(tuple, value["texts"]))}
-    return Job(**(value | tokens))
 
 
 def main() -> None:

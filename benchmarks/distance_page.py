@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from distance_cells import CLOUD_ONLY, DRAFTS, SYSTEMS, Draft
+from distance_cells import CLOUD_ONLY, DRAFTS, SYSTEMS
 from distance_lines import Line, RunFolder
 from distance_prediction import Reading, predicted
 from distance_prediction import speed as predicted_speed
@@ -80,7 +80,16 @@ def _predict(
         draft = DRAFTS_BY_NAME.get(group.draft)
         if draft is not None and draft.spec:
             reading.read(draft, group.lines)
-        said = [_said(line, told, draft, reading=reading, costs=costs) for line in group.lines]
+        said = [
+            one
+            for lines in _by_tenant(group)
+            for one in predicted(
+                lines,
+                calibration=costs,
+                guesses=[] if draft is None else [reading.guesses(draft, line) for line in lines],
+                pass_s=max(1e-6, told["pass_s"]),
+            )
+        ]
         told["predicted_tokens_per_s"] = round(predicted_speed(said), 4)
         told["prediction_error"] = round(predicted_speed(said) / told["tokens_per_s"] - 1, 4)
         told["predicted_steps_per_token"] = round(
@@ -95,11 +104,10 @@ def _predict(
             told["predicted_ratio"] = round(told["predicted_tokens_per_s"] / base, 4)
 
 
-def _said(
-    line: Line, told: Row, draft: Draft | None, *, reading: Reading, costs: Calibration
-) -> Any:
-    guesses = None if draft is None else reading.guesses(draft, line)
-    return predicted(line, calibration=costs, guesses=guesses, pass_s=max(1e-6, told["pass_s"]))
+def _by_tenant(group: Group) -> list[list[Line]]:
+    """Return the lines of each repetition, in the order in which they were measured."""
+    numbers = sorted({line["repetition"] for line in group.lines})
+    return [[line for line in group.lines if line["repetition"] == number] for number in numbers]
 
 
 def vars_of(group: Group) -> Row:

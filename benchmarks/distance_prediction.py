@@ -1,16 +1,19 @@
 """What `simulator.virtual` says a line of benchmarks/distance.py should have taken, from measured costs and recorded guesses."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distance_cells import DRAFTS, NO_DRAFT, SYSTEMS, Draft, Link, drafting
+from distance_cells import DRAFTS, NO_DRAFT, PLAIN, SYSTEMS, Link, drafting
+from distance_cells import Draft as DraftKind
 from distance_drafts import trace_of
 from distance_lines import Line
 
+from cloud.scheduler import RaceDrafting, SchedulerSettings
 from edge.drafters import ModelDrafter, load_drafter
-from paceline.drafter import Drafter
+from paceline.client.outcome import Statistics
+from paceline.drafter import Draft, Drafter
 from paceline.engine.loading import DType, load_tokenizer, resolve
 from paceline.prompts import PromptLine
 from paceline.sampling.settings import SamplingSettings
@@ -31,6 +34,8 @@ from simulator.virtual.verifier import VerifierSettings
 from simulator.virtual.world import WorldSettings, run
 
 NOWHERE = "rtt=0ms"
+PAUSE_S = 300.0
+"""Between two questions, from one to the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,60 +57,124 @@ class Predicted:
 
 
 def predicted(
-    line: Line, *, calibration: Calibration, guesses: Guesses | None, pass_s: float
-) -> Predicted:
-    """Return how a generation should have gone.
+    lines: Sequence[Line], *, calibration: Calibration, guesses: Sequence[Guesses], pass_s: float
+) -> list[Predicted]:
+    """Return how the generations of one tenant should have gone.
+
+    Where the link is always the same they are asked one after the other in one world, so that edge and verifier know what they
+    have learned of those before. Over a link with weather each meets its own in a world of its own.
 
     Args:
-        line: what was measured; of it count what was asked, when, and how many tokens there were to come.
+        lines: what was measured, in order; of it count what was asked, when, and how many tokens there were to come.
         calibration: of the verifier's machine.
-        guesses: None where nothing is drafted.
+        guesses: of each; empty where nothing is drafted.
         pass_s: of the draft, as measured.
     """
-    system = next(one for one in SYSTEMS if one.name == line["system"])
-    draft = next(one for one in (NO_DRAFT, *DRAFTS) if one.name == line["draft"])
-    at_s, prompt_tokens = line["at_s"], line["prompt_tokens"]
-    asked = Request(
-        prompt=tuple(TokenId(1 + index) for index in range(prompt_tokens)),
+    if lines[0]["link"].endswith(" ms"):
+        times = [CONNECTED_S + PAUSE_S * index for index in range(len(lines))]
+        return _in_a_world(lines, times, guesses=guesses, calibration=calibration, pass_s=pass_s)
+    return [
+        found
+        for index, line in enumerate(lines)
+        for found in _in_a_world(
+            [line],
+            [line["at_s"]],
+            guesses=guesses[index : index + 1],
+            calibration=calibration,
+            pass_s=pass_s,
+        )
+    ]
+
+
+def _in_a_world(
+    lines: Sequence[Line],
+    times_s: Sequence[float],
+    *,
+    guesses: Sequence[Guesses],
+    calibration: Calibration,
+    pass_s: float,
+) -> list[Predicted]:
+    system = next(one for one in SYSTEMS if one.name == lines[0]["system"])
+    draft = next(one for one in (NO_DRAFT, *DRAFTS) if one.name == lines[0]["draft"])
+    rtt_s = lines[0]["rtt_s"]
+    first_s = max(0.0, times_s[0] - CONNECTED_S)
+    requests = [Request(prompt=(TokenId(1),), max_tokens=1, at_s=first_s)]
+    requests += [_request(line, at_s) for line, at_s in zip(lines, times_s, strict=True)]
+    by_seed = {line["seed"]: each for line, each in zip(lines, guesses, strict=False)}
+    edge = EdgeSettings(
+        requests=tuple(requests),
+        draft=None,
+        drafting=drafting(system, draft, Link(name="", network="", rtt_s=rtt_s)),
+        make_drafter=_maker(by_seed, pass_s=pass_s) if by_seed else None,
+    )
+    race_drafts = RaceDrafting.OFF if system.cloud == PLAIN else RaceDrafting.SUFFIX
+    world = WorldSettings(
+        edges=(edge,),
+        verifiers=(VerifierSettings(scheduler=SchedulerSettings(race_drafts=race_drafts)),),
+        network=parse_network(NOWHERE if system.is_colocated else lines[0]["network"]),
+        target=TARGET,
+        longest_s=times_s[-1] + 3600.0,
+    )
+    answers = run(with_costs(world, calibration)).asked[0][1:]
+    # Of a co-located answer the question and the last token cross the link besides.
+    user_s = rtt_s if system.is_colocated else 0.0
+    return [_predicted(answer.statistics, user_s=user_s) for answer in answers]
+
+
+def _request(line: Line, at_s: float) -> Request:
+    return Request(
+        prompt=tuple(TokenId(1 + index) for index in range(line["prompt_tokens"])),
         max_tokens=line["committed"],
         seed=line["seed"],
         at_s=at_s,
     )
-    first = Request(prompt=(TokenId(1),), max_tokens=1, at_s=max(0.0, at_s - CONNECTED_S))
-    link = Link(name="", network="", rtt_s=line["rtt_s"])
-    edge = EdgeSettings(
-        requests=(first, asked),
-        draft=None,
-        drafting=drafting(system, draft, link),
-        make_drafter=None if guesses is None else _maker(guesses, pass_s=pass_s),
-    )
-    world = WorldSettings(
-        edges=(edge,),
-        verifiers=(VerifierSettings(),),
-        network=parse_network(NOWHERE if system.is_colocated else line["network"]),
-        target=TARGET,
-        longest_s=at_s + 3600.0,
-    )
-    found = run(with_costs(world, calibration)).asked[0][-1].statistics
+
+
+def _predicted(found: Statistics | None, *, user_s: float) -> Predicted:
     assert found is not None, "every request was answered"
-    # Of a co-located answer the question and the last token cross the link besides.
-    user_s = line["rtt_s"] if system.is_colocated else 0.0
     return Predicted(
         committed=found.committed, duration_s=found.duration_s + user_s, steps=found.steps
     )
 
 
-def _maker(guesses: Guesses, *, pass_s: float) -> Callable[[AnyTarget, Occupation], Drafter]:
-    def made(target: AnyTarget, occupation: Occupation) -> Drafter:
-        assert target is TARGET, "knows what it draws"
-        return SimulatedTreeDrafter(
+class OneAfterTheOther:
+    """A `Drafter` that guesses each answer as it was guessed, by its seed.
+
+    Args:
+        guesses: by seed; another seed, that of a question without any, gets the first.
+        occupation: of the edge's machine.
+        pass_s: of a forward pass.
+    """
+
+    name = "recorded"
+
+    def __init__(
+        self, guesses: Mapping[int, Guesses], *, occupation: Occupation, pass_s: float
+    ) -> None:
+        self._guesses = dict(guesses)
+        self._occupation = occupation
+        self._cost = StepCost(fixed_s=pass_s, per_row_s=0.0)
+
+    def open(self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings) -> Draft:
+        """See `Drafter`."""
+        guesses = self._guesses.get(sampling.seed) or next(iter(self._guesses.values()))
+        drafter = SimulatedTreeDrafter(
             TARGET,
             trace=guesses.trace,
             chances=guesses.chances,
             category=guesses.category,
-            occupation=occupation,
-            cost=StepCost(fixed_s=pass_s, per_row_s=0.0),
+            occupation=self._occupation,
+            cost=self._cost,
         )
+        return drafter.open(prompt_length=prompt_length, max_tokens=max_tokens, sampling=sampling)
+
+
+def _maker(
+    guesses: Mapping[int, Guesses], *, pass_s: float
+) -> Callable[[AnyTarget, Occupation], Drafter]:
+    def made(target: AnyTarget, occupation: Occupation) -> Drafter:
+        assert target is TARGET, "knows what it draws"
+        return OneAfterTheOther(guesses, occupation=occupation, pass_s=pass_s)
 
     return made
 
@@ -129,7 +198,7 @@ class Reading:
         self._dtype = dtype
         self._traces: dict[tuple[str, float], tuple[GuessTrace, RankChances]] = {}
 
-    def read(self, draft: Draft, wanted: Iterable[Line]) -> None:
+    def read(self, draft: DraftKind, wanted: Iterable[Line]) -> None:
         """Let a draft model read along every text that it has not read yet."""
         path = self._path(draft)
         texts = read_trace(path).texts if path.exists() else ()
@@ -146,10 +215,8 @@ class Reading:
         trace = GuessTrace(draft=draft.name, target="", confidence=LOGITS, texts=(*texts, *named))
         write_trace(path, trace)
 
-    def guesses(self, draft: Draft, line: Line) -> Guesses | None:
-        """Return the guesses of a line's answer; None: there is no draft."""
-        if draft.name == NO_DRAFT.name:
-            return None
+    def guesses(self, draft: DraftKind, line: Line) -> Guesses:
+        """Return the guesses of a line's answer."""
         key = (draft.name, line["temperature"])
         if key not in self._traces:
             trace = (
@@ -164,7 +231,7 @@ class Reading:
         texts = tuple(text for text in trace.texts if text.prompt == _name(line))
         return Guesses(trace=replace(trace, texts=texts), chances=chances)
 
-    def _path(self, draft: Draft) -> Path:
+    def _path(self, draft: DraftKind) -> Path:
         return self._folder / f"read-{draft.name}.json"
 
     def _own(self, line: Line) -> OwnText:
