@@ -81,6 +81,10 @@ class Statistics:
     """Tokens the drafter gave, sent or not."""
     proposals: int = 0
     """Proposals that carried drafted tokens."""
+    answers: int = 0
+    """How often commits settled all that was in flight; not counted where a tree is streamed."""
+    prepared: int = 0
+    """After how many of these the next proposal was there at once."""
 
     @property
     def tokens_per_s(self) -> float:

@@ -84,4 +84,6 @@ class Tally:
             drafting_s=work.time_s,
             drafting_tokens=work.num_tokens,
             proposals=self.num_proposals,
+            answers=counts.answers,
+            prepared=counts.prepared,
         )

@@ -1,0 +1,165 @@
+"""One cell of the comparison of pipelines: an edge, a verifier and a link in virtual time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cloud.account import VerifierStatistics
+from cloud.scheduler import RaceDrafting, SchedulerSettings
+from paceline.client import DraftingSettings
+from paceline.client.outcome import Statistics
+from paceline.session.growth import Growth
+from paceline.session.pipeline import PipelineName, PipelineSettings
+from paceline.tokens import TokenId
+from simulator.acceptance.recordings import recorded_trace
+from simulator.cost import StepCost
+from simulator.notation import parse_network
+from simulator.virtual.edge import EdgeSettings, Request
+from simulator.virtual.model import ModelSettings
+from simulator.virtual.tree_draft import tree_drafter
+from simulator.virtual.verifier import VerifierSettings
+from simulator.virtual.world import World, WorldSettings, run
+
+REQUESTS, TOKENS = 12, 64
+STEP = StepCost(fixed_s=0.0595, per_row_s=0.0005)
+FORWARD = StepCost(fixed_s=0.004, per_row_s=0.0)
+"""A step of the target takes 60 ms with one row, a forward pass of the draft 4 ms with up to 8 leaves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One way to draft, with its own figures."""
+
+    label: str
+    """Arms of one label compete: the best one counts."""
+    drafting: DraftingSettings | None
+    """None drafts nothing."""
+
+    @property
+    def figures(self) -> str:
+        """What differs among the arms of a label."""
+        if self.drafting is None:
+            return ""
+        growth = self.drafting.growth
+        if self.drafting.pipeline.name.sends_trees and growth is not None:
+            return f"floor {growth.floor:g}"
+        return f"length {self.drafting.draft_length}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Of the answers of one seed."""
+
+    tokens_per_s: float
+    payload_bytes: float
+    """Of proposals, per committed token."""
+    drafted: float
+    """Nodes sent per committed token."""
+    rows: float
+    """Rows of the target per committed token, the first row of the prompt included."""
+    steps: float
+    """Of the target per committed token."""
+    drafting: float
+    """Share of the time in which the drafter worked."""
+    prepared: float
+    """Part of the answers after which the next proposal was there at once."""
+
+
+def arms() -> tuple[Arm, ...]:
+    """Return everything that is compared."""
+    found = [Arm(label="cloud only", drafting=None)]
+    found += [_arm("stop-and-wait", length) for length in (2, 4, 6, 8, 12)]
+    found += [_arm("run-ahead", length) for length in (6, 10, 16, 24)]
+    found += [
+        _arm("run-ahead, race", length, PipelineName.RUN_AHEAD, patience_s=0.0)
+        for length in (6, 10, 16, 24)
+    ]
+    found += [_arm("outcome-cache", length) for length in (2, 4, 6, 8, 12)]
+    found += [_arm("outcome-cache-ahead", length) for length in (6, 10, 16, 24)]
+    found += [
+        _arm("outcome-cache-ahead, race", length, PipelineName.OUTCOME_CACHE_AHEAD, patience_s=0.0)
+        for length in (6, 10, 16, 24)
+    ]
+    found += [
+        Arm(
+            label="tree-stream",
+            drafting=DraftingSettings(draft_length=32, window=256, growth=Growth(floor=floor)),
+        )
+        for floor in (0.01, 0.02, 0.05, 0.1)
+    ]
+    return tuple(found)
+
+
+def _arm(
+    label: str, length: int, name: PipelineName | None = None, *, patience_s: float | None = None
+) -> Arm:
+    return Arm(
+        label=label,
+        drafting=DraftingSettings(
+            draft_length=length,
+            window=128,
+            tokens_per_message=1,
+            pipeline=PipelineSettings(name=name or PipelineName(label), patience_s=patience_s),
+        ),
+    )
+
+
+def measure(arm: Arm, *, trace: str, rtt_ms: int, seed: int) -> Measured:
+    """Run one cell. Arms with the same seed answer the same requests over the same link.
+
+    Raises:
+        AssertionError: an answer is not the target's own.
+    """
+    drafter = tree_drafter(recorded_trace(trace), cost=FORWARD)
+    requests = tuple(
+        Request(
+            prompt=(TokenId(5), TokenId(6 + number)), max_tokens=TOKENS, seed=1000 * seed + number
+        )
+        for number in range(REQUESTS)
+    )
+    edge = (
+        EdgeSettings(requests=requests, draft=None)
+        if arm.drafting is None
+        else EdgeSettings(requests=requests, make_drafter=drafter, drafting=arm.drafting)
+    )
+    settings = WorldSettings(
+        edges=(edge,),
+        verifiers=(
+            VerifierSettings(
+                model=ModelSettings(cost=STEP),
+                # The text of a toy target never repeats itself: there is nothing that the verifier could guess.
+                scheduler=SchedulerSettings(race_drafts=RaceDrafting.OFF),
+            ),
+        ),
+        network=parse_network(f"rtt={rtt_ms}ms"),
+        seed=seed,
+    )
+    told: list[VerifierStatistics] = []
+
+    async def look(world: World) -> None:
+        await world.edges[0].is_done.wait()
+        core = world.verifiers[0].core
+        assert core is not None
+        told.append(core.statistics)
+
+    result = run(settings, script=look)
+    assert not result.bugs, result.bugs
+    answers = result.asked[0]
+    for one in answers:
+        assert tuple(one.pieces) == settings.target.run(one.request.prompt, TOKENS)
+    return _summed([one.statistics for one in answers if one.statistics is not None], told[0])
+
+
+def _summed(answers: list[Statistics], verifier: VerifierStatistics) -> Measured:
+    committed = sum(one.committed for one in answers)
+    seconds = sum(one.duration_s for one in answers)
+    answered = sum(one.answers for one in answers)
+    return Measured(
+        tokens_per_s=committed / seconds,
+        payload_bytes=sum(one.proposal_bytes for one in answers) / committed,
+        drafted=sum(one.drafted for one in answers) / committed,
+        rows=verifier.steps.num_rows / committed,
+        steps=sum(one.steps for one in answers) / committed,
+        drafting=sum(one.drafting_s for one in answers) / seconds,
+        prepared=sum(one.prepared for one in answers) / max(1, answered),
+    )
