@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ class GgufModel:
         self._api = library()
         self.path = path
         parameters = self._api.llama_model_default_params()
+        # Weights laid out anew for special instructions. On x86 that means AMX, which takes seconds to lay out, is for many rows
+        # at once, and ends the process on some virtual machines (a fault in ggml_backend_amx_mul_mat); on ARM it pays.
+        parameters.use_extra_bufts = platform.machine().lower() not in ("x86_64", "amd64")
         parameters.n_gpu_layers = ALL_LAYERS if on_accelerator else 0
         self._handle: Any = self._api.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._handle:

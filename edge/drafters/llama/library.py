@@ -20,8 +20,8 @@ LEAST_VERSION = "0.3.36"
 _NEEDED = ("llama_memory_seq_rm", "llama_memory_seq_cp", "llama_init_from_model", "llama_log_set")
 _kept: list[Any] = []
 """What the library may call as long as it lives, so for good."""
-_SAID: dict[int, int] = {2: logging.WARNING, 3: logging.ERROR}
-"""Log levels of ggml (ggml.h, ggml_log_level) that are more than chatter, as Python's."""
+_SAID: dict[int, int] = {3: logging.INFO, 4: logging.WARNING}
+"""Log levels of ggml (`ggml_log_level` in ggml.h) that are more than chatter, as Python's."""
 
 
 @cache
