@@ -12,6 +12,12 @@ from paceline.session.cloud import CloudSession
 from paceline.session.table import CloudState
 from paceline.tokens import SessionId
 
+PACE_FADE = 0.97
+"""What a step counts less with each newer one: some thirty count."""
+
+PACE_STEPS = 8
+"""Fewer tell nothing of a session's pace."""
+
 
 class Cache(StrEnum):
     """What a session has on the model thread."""
@@ -23,6 +29,26 @@ class Cache(StrEnum):
     HELD = "held"
     NONE = "none"
     """Refused, or freed because the text is complete: the log alone is kept, for an edge that reads on or comes back."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Pace:
+    """What steps commit for a session."""
+
+    num_steps: int = 0
+    _tokens: float = 0.0
+    _weight: float = 0.0
+
+    def add(self, num_tokens: int) -> None:
+        """Take a step that served the session."""
+        self.num_steps += 1
+        self._tokens = self._tokens * PACE_FADE + num_tokens
+        self._weight = self._weight * PACE_FADE + 1.0
+
+    @property
+    def tokens_per_step(self) -> float | None:
+        """The mean of late; None where there were too few to tell."""
+        return self._tokens / self._weight if self.num_steps >= PACE_STEPS else None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -48,6 +74,7 @@ class Entry:
     """When a step last had draft rows of it."""
     error: PacelineError | None = None
     """Why it was ended, if it was."""
+    pace: Pace = field(default_factory=Pace)
     takes_drafts: bool = True
     """False once the model failed on rows with drafts: a draft must not end a text that is fine without it."""
     race_draft: RaceDraft | None = None

@@ -15,6 +15,9 @@ its offer, parents first, so what is taken of it is the beginning of its offer, 
 With few sessions the fixed time of a step is most of it, and nearly every row pays. With many, each row has to be about as
 sure as the roots are: drafts shrink to nothing before they slow anybody down on average.
 
+That is about all sessions together. One whose own drafts are never right waits for those of the others, and is no better
+off for them. So a step with drafts may take no longer than whoever calls allows.
+
 Rows that are worth the same go first to whom drafts have been given least recently, so that nobody is left out for ever.
 """
 
@@ -47,13 +50,16 @@ class Chosen:
     """What the step will take."""
 
 
-def choose(offers: Sequence[DraftRows], *, budget: int, base_s: float) -> Chosen:
+def choose(
+    offers: Sequence[DraftRows], *, budget: int, base_s: float, longest_s: float = float("inf")
+) -> Chosen:
     """Return the rows with which the step commits the most tokens per second.
 
     Args:
         offers: of every session with a root in the step.
         budget: most draft rows of all together.
         base_s: what the step takes without any, in seconds.
+        longest_s: what it may take with them.
     """
     counts = [0] * len(offers)
     tokens, seconds = float(len(offers)), base_s
@@ -70,7 +76,7 @@ def choose(offers: Sequence[DraftRows], *, budget: int, base_s: float) -> Chosen
     left = budget
     while heap and left > 0:
         price_s, _, index = heapq.heappop(heap)
-        if price_s * tokens >= seconds:
+        if price_s * tokens >= seconds or seconds + offers[index].row_s > longest_s:
             break
         tokens += offers[index].chances[counts[index]]
         seconds += offers[index].row_s

@@ -11,7 +11,8 @@ out in this order:
     so that many running sessions cannot starve it; and no more than what they leave over is given to it, so that a
     long prompt cannot stall them.
  3. *Drafts*, of the sessions that have a root in this step. `goodput`: those rows with which the step commits the most
-    tokens per second, as far as it is known what steps take (`cloud.goodput`). `even`: what is left is shared evenly,
+    tokens per second, as far as it is known what steps take (`cloud.goodput`), and not so many that a session gets
+    slower by them than `max_slowdown` allows: the step may be longer by what a step commits for it. `even`: what is left is shared evenly,
     whether it pays or not: nobody's long tree crowds out a short one.
  4. *The rest* goes to prefill.
 
@@ -92,6 +93,11 @@ class SchedulerSettings:
     costs are known; `even` verifies all there is room for; `alternating` is for edges that draft about as long as a
     step takes, and that nothing may commit for meanwhile."""
 
+    max_slowdown: float = 1.25
+    """How much slower than without any drafts a session may become for those of the others, with `goodput` and
+    `alternating`; at least 1. A session gains by its own drafts; whose are never right, or who has none, only waits for
+    longer steps. 1 lets nobody lose anything, and a single session without drafts keeps all others from having any."""
+
     def __post_init__(self) -> None:
         """Check every field."""
         if self.row_budget < 2:
@@ -99,6 +105,8 @@ class SchedulerSettings:
         for name in ("patience_s", "patience_most_s"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}: got {getattr(self, name)}, expected at least 0")
+        if not self.max_slowdown >= 1.0:
+            raise ConfigError(f"max_slowdown: got {self.max_slowdown}, expected at least 1")
         if not 0.0 < self.prefill_share <= 0.9:
             raise ConfigError(
                 f"prefill_share: got {self.prefill_share}, expected more than 0 and at most 0.9"
@@ -127,6 +135,8 @@ class SessionView:
     """Tokens that are in its cache."""
     drafted_at_s: float = 0.0
     """When it last had draft rows."""
+    tokens_per_step: float | None = None
+    """What a step committed for it, lately; at least 1. None: too few steps to tell."""
     has_drafts: bool = False
     """Something is there to verify; may hold with nothing offered, just before the text must end."""
     edge_is_idle: bool = False
@@ -257,6 +267,9 @@ def _drafts(
         counts = share_out([view.num_offered for view in roots], budget)
         pairs = zip(roots, counts, strict=True)
         return counts, sum(sum(view.chances[:count]) for view, count in pairs)
+    base_s = costs.seconds(_verified(roots, [0] * len(roots), filling))
+    paces = [view.tokens_per_step for view in roots if view.tokens_per_step is not None]
+    slowest = min(paces, default=float("inf")) if len(roots) > 1 else float("inf")
     chosen = choose(
         [
             DraftRows(
@@ -267,7 +280,8 @@ def _drafts(
             for view in roots
         ],
         budget=budget,
-        base_s=costs.seconds(_verified(roots, [0] * len(roots), filling)),
+        base_s=base_s,
+        longest_s=base_s * settings.max_slowdown * slowest,
     )
     return list(chosen.counts), chosen.num_tokens - len(roots)
 

@@ -127,7 +127,7 @@ class Stepper:
             self._registry.work.clear()
             self._registry.expire()
             await self._arrange()
-            views, trees = self._workload.scheduler_views()
+            views, trees = self._workload.scheduler_views(row_budget=self._settings.row_budget)
             plan = plan_step(
                 views, self._settings, now_s=self._clock.now_s(), costs=self._workload.costs
             )

@@ -15,6 +15,12 @@ from paceline.session.counts import Counts
 from paceline.session.events import Stepped
 from paceline.session.offer import Offer
 
+LEAST_OFFERED = 8
+"""Draft rows that a session may offer in any case."""
+
+OFFERED_SHARES = 4
+"""Even shares of a step's rows that a session may offer: looking at a tree takes time, about a microsecond for a node."""
+
 
 class Workload:
     """The registry, as the stepper sees it."""
@@ -66,16 +72,23 @@ class Workload:
             if entry is not None:
                 entry.cache_view = view
 
-    def scheduler_views(self) -> tuple[list[SessionView], dict[int, Tree]]:
-        """Return what the scheduler may choose from, and the drafts of those that have any."""
+    def scheduler_views(
+        self, *, row_budget: int = 4096
+    ) -> tuple[list[SessionView], dict[int, Tree]]:
+        """Return what the scheduler may choose from, and the drafts of those that have any.
+
+        Args:
+            row_budget: most rows of the step; bounds how many drafts it is worth looking at.
+        """
         views: list[SessionView] = []
         trees: dict[int, Tree] = {}
         if self._race_drafts is not None:
             self._race_drafts.begin()
-        for entry in self._registry.entries:
-            if entry.cache is not Cache.HELD:
-                continue
-            offer = self._offer(entry)
+        held = [entry for entry in self._registry.entries if entry.cache is Cache.HELD]
+        sharing = sum(entry.session.may_step for entry in held)
+        most = max(LEAST_OFFERED, OFFERED_SHARES * row_budget // max(1, sharing))
+        for entry in held:
+            offer = self._offer(entry, most)
             num_to_prefill = entry.cache_view.num_to_prefill
             trees[entry.key] = Tree(tokens=offer.tokens, parents=offer.parents)
             views.append(
@@ -89,6 +102,7 @@ class Workload:
                     chances=offer.chances,
                     context=max(0, entry.session.length - num_to_prefill),
                     drafted_at_s=entry.drafted_at_s,
+                    tokens_per_step=entry.pace.tokens_per_step,
                     has_drafts=entry.session.has_drafts,
                     edge_is_idle=entry.session.edge_is_idle,
                     patience_s=entry.session.request.patience_ms / 1000,
@@ -96,9 +110,9 @@ class Workload:
             )
         return views, trees
 
-    def _offer(self, entry: Entry) -> Offer:
+    def _offer(self, entry: Entry, most: int) -> Offer:
         """Return the draft rows that a session could have: its edge's, or else what the verifier itself guesses."""
-        most = self._max_draft_rows if entry.takes_drafts else 0
+        most = min(most, self._max_draft_rows) if entry.takes_drafts else 0
         offer = entry.session.offer(most)
         entry.is_racing = (
             self._race_drafts is not None
@@ -160,6 +174,7 @@ class Workload:
                     row_price_ns=round(plan.row_price_s * 1e9),
                     logprobs=served.logprobs,
                 )
+                entry.pace.add(len(served.tokens))
                 self._serve(entry, event, now_s=now_s)
 
     def _serve(self, entry: Entry, event: Stepped, *, now_s: float) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from harness.cloud_house import ALICE, BOB, House, T
 
-from cloud.entry import Cache
+from cloud.entry import PACE_STEPS, Cache, Pace
 from cloud.experience import MAX_TENANTS, Experience
 from cloud.tenants import Peer
 from paceline.errors import (
@@ -353,3 +353,29 @@ def test_tenants_that_are_long_gone_are_forgotten() -> None:
         rates.judge([T(1)], T(1))
     assert experience.rates_for(str(MAX_TENANTS)).rate(0) > PRIOR[0]
     assert experience.rates_for("0").rate(0) == PRIOR[0]
+
+
+def test_what_a_step_commits_for_a_session_is_followed_once_there_were_some() -> None:
+    pace = Pace()
+    for _ in range(PACE_STEPS - 1):
+        pace.add(3)
+    assert pace.tokens_per_step is None
+    pace.add(3)
+    assert pace.tokens_per_step == pytest.approx(3.0)
+    for _ in range(100):
+        pace.add(1)
+    assert pace.tokens_per_step == pytest.approx(1.0, abs=0.1)
+
+
+def test_sessions_that_share_a_step_offer_no_more_than_it_is_worth_looking_at() -> None:
+    house = House()
+    for peer in (ALICE, BOB):
+        entry, stream = house.open(peer)
+        house.arrange()
+        guesses = tuple(T(token) for token in range(5, 19))
+        many = Proposal(base_position=Position(3), tokens=guesses, parents=(0,) * 14)
+        house.registry.deliver(entry, stream, many)
+    for row_budget, offered in ((100, 14), (5, 10), (2, 8)):
+        views, trees = house.workload.scheduler_views(row_budget=row_budget)
+        assert [view.num_offered for view in views] == [offered, offered]
+        assert all(len(tree.tokens) == offered for tree in trees.values())

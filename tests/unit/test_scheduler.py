@@ -196,6 +196,8 @@ def test_share_out(wants: list[int], budget: int, given: list[int]) -> None:
         {"patience_s": -1.0},
         {"patience_s": float("inf")},
         {"patience_s": float("nan")},
+        {"max_slowdown": 0.9},
+        {"max_slowdown": float("nan")},
         {"prefill_share": 0.0},
         {"prefill_share": 0.95},
     ],

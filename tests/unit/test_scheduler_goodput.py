@@ -1,6 +1,7 @@
 """Which draft rows pay: against every other choice, at the ends of the scale, and over many steps."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -88,6 +89,25 @@ def test_drafts_shrink_to_nothing_where_rows_are_all_that_costs() -> None:
     few, many = planned(views[:1], FULL)[0], planned(views, FULL)[0]
     assert few == {0: 3}
     assert many == dict.fromkeys(range(60), 0)
+
+
+def test_nobody_is_slowed_down_by_drafts_of_others_more_than_allowed() -> None:
+    good = [session(key, 0.9, 0.8, 0.7, tokens_per_step=2.5) for key in range(20)]
+    bare = planned(good)[1].work
+    silent = session(99, tokens_per_step=1.0)
+    for views, slowdown, most in (
+        ([*good, silent], 1.0, 1.0),
+        ([*good, silent], 1.1, 1.1),
+        ([*good, session(99, tokens_per_step=1.2)], 1.1, 1.32),
+    ):
+        drafts, plan = planned(views, max_slowdown=slowdown)
+        longer = CPU.seconds(plan.work) / CPU.seconds(replace(plan.work, num_rows=21))
+        assert longer <= most * (1 + 1e-9)
+        assert longer > most - 0.02, "as much as is allowed"
+        assert (sum(drafts.values()) > 0) is (most > 1.0)
+    assert planned([*good, session(99)])[1].work.num_rows == bare.num_rows + 1, "nothing known"
+    alone = [session(1, *[0.9] * 40, tokens_per_step=1.0)]
+    assert planned(alone, max_slowdown=1.0)[0] == {1: 40}, "there are no others"
 
 
 def test_before_anything_is_known_of_costs_drafts_are_shared() -> None:
