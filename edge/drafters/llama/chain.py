@@ -24,6 +24,9 @@ from paceline.tokens import TokenId
 MOST_IDLE = 2
 """Ended texts whose keys and values are kept; the one that ended first goes first."""
 
+MOST_TOKENS = 16_384
+"""Of a text with guesses: llama.cpp takes memory for all of it at once. A longer text gets no guesses."""
+
 CELL_STEP = 1024
 """Memory is asked for in such steps, so that the next turn, which is longer, fits what the last one had."""
 
@@ -74,7 +77,7 @@ class LlamaDrafter:
     @property
     def context_length(self) -> int:
         """Most tokens of a text."""
-        return self._model.context_length
+        return min(self._model.context_length, MOST_TOKENS)
 
     def open(
         self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings
