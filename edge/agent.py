@@ -153,6 +153,7 @@ def _steering(
         length_policy=settings.length_policy if drafts else LengthPolicy.FIXED,
         bounds=Bounds(window_most=min(WINDOW_MOST, verifier.limits.window)),
         explain=told,
+        growth=drafting.growth if drafts else None,
     )
 
 

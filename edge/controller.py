@@ -83,12 +83,16 @@ class Controller:
         if evidence != self._evidence:
             self._evidence = evidence
             self._steering.measured(measured_from(gauges))
+        if self._steering.grows:
+            self._steering.tree_measured(self._client.tree_measured())
         self.follow()
 
     def follow(self) -> None:
         """Tell the client what holds now."""
         wanted, now = self._steering.drafting, self._client.drafting
-        if (wanted.draft_length, wanted.window) != (now.draft_length, now.window):
-            self._client.steer(
-                drafting=replace(now, draft_length=wanted.draft_length, window=wanted.window)
-            )
+        growth = self._steering.growth if now.growth is not None else None
+        following = replace(
+            now, draft_length=wanted.draft_length, window=wanted.window, growth=growth
+        )
+        if following != now:
+            self._client.steer(drafting=following)

@@ -73,8 +73,9 @@ _MODEL_OPTIONS = (
     click.option(
         "--length-policy",
         type=click.Choice([policy.value for policy in LengthPolicy]),
-        help="Whether draft length and window stay as they are told, or follow what is measured (closed-form).  "
-        "[default: closed-form, but fixed with --draft-length or --window]",
+        help="Whether draft length and window stay as they are told, or follow what is measured (closed-form); for tree:MODEL "
+        "whether a guess is sent by a fixed chance, or by what it is worth and costs (marginal).  [default: marginal for "
+        "trees, else closed-form, but fixed with --draft-length or --window]",
     ),
     click.option(
         "--pipeline",
@@ -275,27 +276,31 @@ def _length_policy(values: Mapping[str, Any]) -> LengthPolicy:
     """Return what was asked for; who says how far to draft means it, unless they say otherwise.
 
     Raises:
-        ConfigError: a streamed chain's policy was asked for something else.
+        ConfigError: the policy of a chain was asked for a tree, or the other way round.
     """
-    asked = values["length_policy"]
-    is_other = asked not in (None, LengthPolicy.FIXED.value)
+    asked = None if values["length_policy"] is None else LengthPolicy(values["length_policy"])
+    is_fixed = asked in (None, LengthPolicy.FIXED)
     if not PipelineName(values["pipeline"]).sends_trees:
-        if is_other:
+        if not is_fixed:
             raise ConfigError(
                 f"--length-policy: got {asked} with --pipeline {values['pipeline']}, expected fixed: the policy plans for "
                 f"{PipelineName.TREE_STREAM} only; say --draft-length"
             )
         return LengthPolicy.FIXED
     if _sends_tree(values):
-        # A tree ends where its guesses become unlikely, not at a length.
-        if is_other:
+        if asked is LengthPolicy.CLOSED_FORM:
             raise ConfigError(
-                f"--length-policy: got {asked} with --draft {values['draft']}, expected fixed: a tree "
-                "ends where guesses become unlikely; leave the option out"
+                f"--length-policy: got {asked} with --draft {values['draft']}, expected marginal or fixed: a tree ends "
+                "where guesses are not worth their cost, not at a length; leave the option out"
             )
-        return LengthPolicy.FIXED
-    if values["length_policy"] is not None:
-        return LengthPolicy(values["length_policy"])
+        return asked or LengthPolicy.MARGINAL
+    if asked is LengthPolicy.MARGINAL:
+        raise ConfigError(
+            f"--length-policy: got {asked} with --draft {values['draft']}, expected closed-form or fixed: it is for trees; "
+            "leave the option out"
+        )
+    if asked is not None:
+        return asked
     is_told = any(values[name] is not None for name in _REACH)
     return LengthPolicy.FIXED if is_told else LengthPolicy.CLOSED_FORM
 

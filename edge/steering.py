@@ -3,13 +3,19 @@
 The orchestrator's policy is followed while its presence says that it is online, the broker's link is up and a policy for this
 edge is there. Without one of them the edge goes on by itself, from the values it has, with the function that the
 orchestrator uses as well (`paceline.control.drafting`). Neither is needed to generate text.
+
+A tree ends where its guesses are not worth their cost, which the edge alone can tell (`paceline.control.marginal`). A policy is an upper
+bound for it: no guess is deeper than its length, and its window, which is meant for one guess at a position, counts for as many as the
+tree may have there.
 """
 
 from collections.abc import Callable
 from enum import StrEnum
 
+from paceline.control import marginal
 from paceline.control.drafting import Bounds, Drafting, Measured, choose
 from paceline.control.messages import EdgePolicy, Presence
+from paceline.session.growth import Growth
 
 
 class LengthPolicy(StrEnum):
@@ -21,6 +27,9 @@ class LengthPolicy(StrEnum):
     CLOSED_FORM = "closed-form"
     """The orchestrator if there is one, else the edge's own controller."""
 
+    MARGINAL = "marginal"
+    """Of a tree: each guess by what it is worth and costs."""
+
 
 class Steering:
     """What is known of the control plane, and what follows from it.
@@ -29,7 +38,8 @@ class Steering:
         start: how far to draft before anything is known.
         length_policy: fixed keeps `start` whatever is measured or told.
         bounds: for the edge's own choice.
-        explain: is told in a sentence why, whenever the length changes.
+        explain: is told in a sentence why, whenever the length changes, or what a tree is grown by.
+        growth: how a tree grows before anything is known; None: the drafter makes chains.
     """
 
     def __init__(
@@ -39,9 +49,13 @@ class Steering:
         length_policy: LengthPolicy,
         bounds: Bounds,
         explain: Callable[[str], None] | None = None,
+        growth: Growth | None = None,
     ) -> None:
         self._own = start
         self._is_pinned = length_policy is LengthPolicy.FIXED or bounds.longest == 0
+        self._usual = growth
+        self._decision: marginal.Decision | None = None
+        self._told_decision: marginal.Decision | None = None
         self._bounds = bounds
         self._explain = explain
         self._policy: EdgePolicy | None = None
@@ -60,8 +74,18 @@ class Steering:
         """How far ahead to draft."""
         if self.follows:
             assert self._policy is not None
-            return _of(self._policy)
+            return self._bounded(_of(self._policy))
         return self._own
+
+    @property
+    def growth(self) -> Growth | None:
+        """How a tree grows; None for chains."""
+        return self._usual if self._decision is None else self._decision.growth
+
+    @property
+    def grows(self) -> bool:
+        """Trees are grown by what is measured: `tree_measured` is wanted, not `measured`."""
+        return self._usual is not None and not self._is_pinned
 
     @property
     def policy(self) -> EdgePolicy | None:
@@ -117,25 +141,35 @@ class Steering:
             if policy == self._policy:
                 return True  # the broker's link is new, the policy is not
         self._policy = policy
-        if policy is not None and not self._is_pinned:
+        if policy is not None and not self._is_pinned and not self.grows:
             self._own = _of(policy)  # from here on, should the orchestrator go
         self._tell()
         return True
 
     def measured(self, measured: Measured) -> None:
         """Decide anew, if it is for the edge to decide."""
-        if self.follows or self._is_pinned:
+        if self.follows or self._is_pinned or self.grows:
             return
         decision = choose(measured, current=self._own, bounds=self._bounds)
         self._own = decision.drafting
         self._tell(decision.sentence)
+
+    def tree_measured(self, measured: marginal.Measured) -> None:
+        """Decide anew how a tree grows."""
+        if self._usual is None or self._is_pinned:
+            return
+        self._decision = decision = marginal.choose(measured, usual=self._usual)
+        if decision.differs_from(self._told_decision):
+            self._told_decision = decision
+            if self._explain is not None:
+                self._explain(decision.sentence)
 
     def wants_answer(self, measured: Measured) -> bool:
         """Return whether the orchestrator should hear of this at once: the length is not right any more.
 
         Asks once for each change: who keeps to a length that was fixed by hand need not be asked again and again.
         """
-        if not self.is_led or self._is_pinned:
+        if not self.is_led or self._is_pinned or self.grows:
             return False
         now, bounds = self.drafting, self._bounds
         if not bounds.shortest <= now.draft_length <= bounds.longest:
@@ -146,6 +180,15 @@ class Steering:
             return False
         self._asked = question
         return True
+
+    def _bounded(self, told: Drafting) -> Drafting:
+        """Return what a policy comes to: for a tree it is a bound."""
+        if self._usual is None:
+            return told
+        return Drafting(
+            draft_length=min(told.draft_length, self._own.draft_length),
+            window=min(told.window * self._usual.width, self._own.window),
+        )
 
     def _tell(self, sentence: str = "") -> None:
         """Explain a length that is not the one explained last."""

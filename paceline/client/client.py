@@ -17,6 +17,7 @@ from paceline.client.runner import Surroundings
 from paceline.client.session_trace import SessionTrace
 from paceline.client.settings import ConnectionSettings, DraftingSettings
 from paceline.clock import Clock, MonotonicClock
+from paceline.control.marginal import Measured
 from paceline.control.messages import EdgeCounters, EdgeGauges
 from paceline.drafter import Drafter
 from paceline.engine.detokenizer import Detokenizer
@@ -239,6 +240,11 @@ class Client:
             window=around.drafting.window,
             verifier=str(place),
         )
+
+    def tree_measured(self) -> Measured:
+        """Return what tells how a tree should grow, with the verifier that opened a session last."""
+        around, meter = self._surroundings, self._surroundings.meter
+        return meter.tree(meter.in_use or around.verifiers[0])
 
     async def probe(self, verifier: Address) -> VerifierInfo:
         """Ask one verifier what it serves, and note the round trip.

@@ -3,12 +3,14 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from paceline.control.marginal import Measured
 from paceline.control.measuring import (
     STEP_JITTERS,
     STEP_SHARE,
     AcceptanceMeter,
     RttEstimator,
 )
+from paceline.control.steps import StepMeter
 from paceline.messages import Commit
 from paceline.settings import Address
 
@@ -48,6 +50,7 @@ class _Verifier:
 
     rtt: RttEstimator = field(default_factory=RttEstimator)
     step_s: RecentRatio = field(default_factory=lambda: RecentRatio(horizon=RECENT_STEPS))
+    steps: StepMeter = field(default_factory=StepMeter)
     asked_s: float | None = None
 
 
@@ -57,6 +60,7 @@ class Meter:
     def __init__(self) -> None:
         self._verifiers: dict[Address, _Verifier] = {}
         self._draft_s = RecentRatio(horizon=RECENT_DRAFTS)
+        self._call_s = RecentRatio(horizon=RECENT_DRAFTS)
         self._acceptance = AcceptanceMeter()
         self.in_use: Address | None = None
         """The verifier that opened a session last."""
@@ -85,14 +89,16 @@ class Meter:
         """Take what a commit of this verifier tells."""
         if commit.verify_ns:
             self._of(address).step_s.add(commit.verify_ns / 1e9, 1.0)
-        # A verifier that counts wrongly harms its figures, not the text.
-        self._acceptance.add(
-            judged=commit.num_judged, accepted=min(commit.num_accepted, commit.num_judged)
-        )
+        self._of(address).steps.add(commit)
+        # Of several guesses for a position at most one is right; they count as one, as a chain's do. A verifier that counts
+        # wrongly harms its figures, not the text.
+        judged = min(commit.num_judged, len(commit.tokens))
+        self._acceptance.add(judged=judged, accepted=min(commit.num_accepted, judged))
 
     def drafted(self, took_s: float, num_tokens: int) -> None:
         """The drafter gave so many tokens, waiting for the drafting thread included."""
         self._draft_s.add(took_s, num_tokens)
+        self._call_s.add(took_s, 1.0)
 
     def keep_only(self, verifiers: Collection[Address]) -> None:
         """Forget what is known of other verifiers, but for the one in use."""
@@ -120,6 +126,20 @@ class Meter:
     def draft_s(self) -> float:
         """Time of the drafter for one token, in seconds; 0 before the first."""
         return self._draft_s.value
+
+    def tree(self, verifier: Address) -> Measured:
+        """Return what tells how a tree should grow, with this verifier."""
+        known = self._verifiers.get(verifier) or _Verifier()
+        return Measured(
+            rtt_s=known.rtt.rtt_s,
+            jitter_s=known.rtt.jitter_s,
+            forward_s=self._call_s.value,
+            step_s=known.steps.step_s,
+            light_s=known.steps.light_s,
+            tokens_per_step=known.steps.tokens_per_step,
+            row_s=known.steps.row_s,
+            row_price_s=known.steps.row_price_s,
+        )
 
     @property
     def acceptance_probability(self) -> float:

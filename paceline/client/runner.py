@@ -137,6 +137,7 @@ class SessionRunner:
         )
         self._pump.tokens_per_message = surroundings.drafting.tokens_per_message
         self._pump.trace = trace
+        self._steered = self._reach()
 
     @property
     def state(self) -> EdgeState:
@@ -174,12 +175,17 @@ class SessionRunner:
         self._reconnection.choose_from(around.unreachable.order(around.verifiers, now_s=now_s))
         if self._is_draining:
             self._move()  # there was no other verifier until now
-        drafting = around.drafting
-        self._pump.tokens_per_message = drafting.tokens_per_message
-        drafts = around.drafter is not None and not self._pump.has_failed
-        reach = Steer(draft_length=drafting.draft_length if drafts else 0, window=drafting.window)
-        if (reach.draft_length, reach.window) != (self._session.draft_length, self._session.window):
+        self._pump.tokens_per_message = around.drafting.tokens_per_message
+        if (reach := self._reach()) != self._steered:
+            self._steered = reach
             self.apply(reach)
+
+    def _reach(self) -> Steer:
+        """Return how far to draft, and how a tree grows."""
+        drafting = self._around.drafting
+        drafts = self._around.drafter is not None and not self._pump.has_failed
+        length = drafting.draft_length if drafts else 0
+        return Steer(draft_length=length, window=drafting.window, growth=drafting.growth)
 
     def _move(self) -> None:
         """Leave a verifier that goes away, if there is another."""
@@ -288,8 +294,8 @@ class SessionRunner:
         self._outbox.clear()
         weights = self._around.weights.get(address, b"")
         self._insists = bool(weights)
-        now_s = self._around.clock.now_s()
-        self.apply(LinkUp(holds_session=holds_session, weights_fingerprint=weights, at_s=now_s))
+        up_s = self._around.clock.now_s()
+        self.apply(LinkUp(holds_session=holds_session, weights_fingerprint=weights, at_s=up_s))
         failures: list[PacelineError] = []
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(self._write(link, failures))

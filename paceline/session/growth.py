@@ -86,12 +86,11 @@ class Frontier:
 
     Args:
         root: the end of the committed text; nothing hangs from it.
-        now_s: the time, on whatever clock the other times are.
     """
 
-    def __init__(self, root: Node, *, now_s: float = 0.0) -> None:
+    def __init__(self, root: Node) -> None:
         self._root = root
-        self._walk = Walk(root, now_s=now_s)
+        self._walk = Walk(root)
         self._logs: dict[Node, float] = {root: 0.0}
         """Logarithm of the chance of each live node, given what was committed when its root was made."""
         self._open: dict[Node, None] = {root: None}
@@ -171,7 +170,7 @@ class Frontier:
                 yield from self._released(node)
 
     def until_s(self, node: Node, pace: Pace) -> float:
-        """Return until when a node must be sent to be there in time."""
+        """Return until when a node must be sent to be there in time; infinite if that is not known."""
         assert node.parent is not None
         return self._walk.until_s(node.parent, pace)
 

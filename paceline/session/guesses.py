@@ -1,6 +1,7 @@
 """The edge's guesses: the tree, which of it was sent under which number, and where it may grow."""
 
 from collections.abc import Iterable, Sequence
+from math import inf
 
 from paceline.drafter import Guess
 from paceline.errors import LocalProtocolError
@@ -66,7 +67,8 @@ class Guesses:
         if pace is None:
             return False
         next_s = self.now_s + pace.margin_s
-        return all(self._frontier.until_s(node, pace) > next_s for node in self._outbox.waiting)
+        untils_s = (self._frontier.until_s(node, pace) for node in self._outbox.waiting)
+        return all(next_s < until_s < inf for until_s in untils_s)
 
     def steer(self, growth: Growth | None) -> None:
         """Grow like this from now on; None: as before. A chain stays one."""

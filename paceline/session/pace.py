@@ -66,13 +66,12 @@ class Walk:
 
     Args:
         root: the end of the committed text.
-        now_s: the time.
     """
 
-    def __init__(self, root: Node, *, now_s: float) -> None:
+    def __init__(self, root: Node) -> None:
         self._root = root
-        self._known_s = now_s
-        """When the edge heard of the root."""
+        self._known_s = inf
+        """When the edge heard of the root; infinite before a commit of this stream: the verifier may still have to begin."""
         self._until_s: dict[Node, float] = {}
         """When the step begins that goes through a node and looks for one below it."""
         self._sent_s: dict[Node, float] = {}
@@ -83,7 +82,7 @@ class Walk:
         self._run += (1.0 - RUN_KEEP) * (chance - self._run)
 
     def until_s(self, parent: Node, pace: Pace) -> float:
-        """Return until when what hangs below `parent` must be sent to be there in time."""
+        """Return until when what hangs below `parent` must be sent to be there in time; infinite if that is not known."""
         if self._root not in self._until_s:
             self._place_all(pace)
         return self._until_s.get(parent, self._until_s[self._root])
@@ -108,6 +107,7 @@ class Walk:
     def restart(self, *, now_s: float) -> None:
         """All nodes are sent again, now."""
         self._sent_s = dict.fromkeys(self._sent_s, now_s)
+        self._known_s = inf
         self._until_s.clear()
 
     def advance(self, root: Node, dropped: Iterable[Node], *, now_s: float) -> None:

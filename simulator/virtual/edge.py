@@ -226,6 +226,7 @@ class SimulatedEdge:
             start=Drafting(draft_length=drafting.draft_length, window=drafting.window),
             length_policy=policy,
             bounds=Bounds(window_most=drafting.window),
+            growth=drafting.growth,
         )
         controller = Controller(client, steering=steering, activity=activity)
         await stack.enter_async_context(running_beside(controller.run))

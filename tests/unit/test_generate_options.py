@@ -76,6 +76,9 @@ def test_options_become_settings() -> None:
         ("--window 9", "fixed", (8, 9)),
         ("--draft-length 5 --length-policy closed-form", "closed-form", (5, 64)),
         ("--length-policy fixed", "fixed", (8, 64)),
+        ("--draft tree:low-bit:4/64", "marginal", (32, 256)),
+        ("--draft tree:low-bit:4/64 --draft-length 5", "marginal", (5, 256)),
+        ("--draft tree:low-bit:4/64 --length-policy fixed", "fixed", (32, 256)),
     ],
 )
 def test_who_says_how_far_to_draft_means_it(
