@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from cloud.account import VerifierStatistics
 from cloud.scheduler import RaceDrafting, SchedulerSettings
@@ -35,15 +36,10 @@ class Arm:
     drafting: DraftingSettings | None
     """None drafts nothing."""
 
-    @property
-    def figures(self) -> str:
-        """What differs among the arms of a label."""
-        if self.drafting is None:
-            return ""
-        growth = self.drafting.growth
-        if self.drafting.pipeline.name.sends_trees and growth is not None:
-            return f"floor {growth.floor:g}"
-        return f"length {self.drafting.draft_length}"
+    figures: str = ""
+    """What differs among the arms of a label."""
+    competes: bool = True
+    """It is no ablation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,38 +64,54 @@ class Measured:
 def arms() -> tuple[Arm, ...]:
     """Return everything that is compared."""
     found = [Arm(label="cloud only", drafting=None)]
-    found += [_arm("stop-and-wait", length) for length in (2, 4, 6, 8, 12)]
-    found += [_arm("run-ahead", length) for length in (6, 10, 16, 24)]
-    found += [
-        _arm("run-ahead, race", length, PipelineName.RUN_AHEAD, patience_s=0.0)
-        for length in (6, 10, 16, 24)
-    ]
-    found += [_arm("outcome-cache", length) for length in (2, 4, 6, 8, 12)]
-    found += [_arm("outcome-cache-ahead", length) for length in (6, 10, 16, 24)]
-    found += [
-        _arm("outcome-cache-ahead, race", length, PipelineName.OUTCOME_CACHE_AHEAD, patience_s=0.0)
-        for length in (6, 10, 16, 24)
-    ]
+    rounds, ahead = (2, 4, 8, 12), (8, 16, 24)
+    found += [_arm("stop-and-wait", length) for length in rounds]
+    found += [_arm("run-ahead", length) for length in ahead]
+    found += [_arm("run-ahead, race", length, patience_s=0.0) for length in ahead]
+    found += [_arm("outcome-cache", length) for length in rounds]
+    found += [_arm("outcome-cache-ahead", length) for length in ahead]
+    found += [_arm("outcome-cache-ahead, race", length, patience_s=0.0) for length in ahead]
     found += [
         Arm(
             label="tree-stream",
+            figures=f"floor {floor:g}",
             drafting=DraftingSettings(draft_length=32, window=256, growth=Growth(floor=floor)),
         )
-        for floor in (0.01, 0.02, 0.05, 0.1)
+        for floor in (0.01, 0.02, 0.05)
     ]
     return tuple(found)
 
 
-def _arm(
-    label: str, length: int, name: PipelineName | None = None, *, patience_s: float | None = None
-) -> Arm:
+def ablations() -> tuple[Arm, ...]:
+    """Return what shows the worth of the parts of the published pipelines."""
+    of_cache: dict[str, dict[str, Any]] = {
+        "geometric, 24 answers": {},
+        "even, 24 answers": {"uniform": True},
+        "geometric, 8 answers": {"fan_out": 8},
+        "even, 8 answers": {"fan_out": 8, "uniform": True},
+        "geometric, 4 answers": {"fan_out": 4},
+        "even, 4 answers": {"fan_out": 4, "uniform": True},
+    }
+    found = [_arm("stop-and-wait", length, note="for comparison") for length in (4, 7)]
+    found += [_arm("outcome-cache", 7, note=note, **told) for note, told in of_cache.items()]
+    found += [
+        _arm("run-ahead", 8, note="two segments of 4"),
+        _arm("run-ahead", 8, note="two segments of 4, no pre-verify", pre_verify=False),
+        _arm("outcome-cache-ahead", 8, note="two segments of 4"),
+    ]
+    return tuple(replace(arm, competes=False) for arm in found)
+
+
+def _arm(label: str, length: int, *, note: str = "", **figures: Any) -> Arm:
+    name = PipelineName(label.partition(",")[0])
     return Arm(
         label=label,
+        figures=f"length {length}" + (f", {note}" if note else ""),
         drafting=DraftingSettings(
             draft_length=length,
             window=128,
             tokens_per_message=1,
-            pipeline=PipelineSettings(name=name or PipelineName(label), patience_s=patience_s),
+            pipeline=PipelineSettings(name=name, **figures),
         ),
     )
 

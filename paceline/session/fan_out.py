@@ -9,6 +9,8 @@ like F^-r, and each token is accepted with chance a, the fewest answers are miss
 AceSpec (arXiv 2609.02514) has F_k ~ eta^k, the same with another name for the ratio.
 """
 
+from functools import lru_cache
+
 MISS_EXPONENT = 1.0
 """The r above. Over the first eight ranks of the recorded guesses it is 1.2 and 1.9 with low-bit copies of the target, 0.3 with small
 trained drafts; the fan-out depends on its root only."""
@@ -20,6 +22,7 @@ LEAST_REJECTED = 1e-3
 """No draft is so good that its tokens are rejected less often than this, for the formula's sake."""
 
 
+@lru_cache(maxsize=1024)
 def geometric(budget: int, *, length: int, acceptance: float) -> tuple[int, ...]:
     """Return how many answers to prepare for after 0, 1 ... `length` accepted tokens.
 
@@ -35,6 +38,7 @@ def geometric(budget: int, *, length: int, acceptance: float) -> tuple[int, ...]
     return _shared(budget, weights)
 
 
+@lru_cache(maxsize=1024)
 def even(budget: int, *, length: int) -> tuple[int, ...]:
     """Return as many for each position, one more for the first ones if it does not come out even."""
     return _shared(budget, [1.0] * (length + 1))

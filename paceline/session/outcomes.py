@@ -83,7 +83,7 @@ class Outcomes:
         if self._settings.uniform:
             counts = even(self._settings.fan_out, length=num_sent)
         else:
-            rate = self._acceptance.rate
+            rate = round(self._acceptance.rate, 2)  # nothing changes below that
             counts = geometric(self._settings.fan_out, length=num_sent, acceptance=rate)
         reached = 1.0
         for k, (node, count) in enumerate(zip(nodes, counts, strict=True)):
