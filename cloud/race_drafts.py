@@ -35,10 +35,13 @@ LEAST_REACH = 0.05
 """Least chance that a guess and all before it hold. The scheduler leaves out more where a row costs more than that."""
 
 MOST_TOKENS = 16_384
-"""Tokens of a session's text that are remembered, the latest ones: about 2 MB."""
+"""Tokens of a session's text that are remembered, the latest ones: 150 to 200 bytes each, 3 MB."""
 
 READ_PER_STEP = 1024
-"""Tokens read between two steps, for all sessions together: about 1 ms. A prompt is read while it is computed."""
+"""Tokens read between two steps, for all sessions together: 1 to 2 ms. A prompt is read while it is computed."""
+
+GUESSES_PER_STEP = 128
+"""Guesses made for one step, for all sessions that race together: about 1 ms. With many of them rows are dear anyway."""
 
 TRUST = 4.0
 """A session is believed as if so many guesses had come true as often as expected."""
@@ -139,14 +142,18 @@ class RaceDrafts:
         # Draws have noise that no index knows of.
         self._scores = {is_greedy: NodeScores() for is_greedy in (True, False)}
         self._left = 0
+        self._num_racing = 0
+        self._share = MOST_GUESSES
 
     def open(self, session: CloudSession) -> RaceDraft:
         """Return the draft of a session; nothing is read yet."""
         return RaceDraft(self._rule, self._scores[session.request.sampling.is_greedy])
 
     def begin(self) -> None:
-        """Another step is planned: `READ_PER_STEP` more tokens may be read."""
+        """Another step is planned: so much may be read and guessed for it. What each may guess follows from the last one."""
         self._left = READ_PER_STEP
+        self._share = max(1, min(MOST_GUESSES, GUESSES_PER_STEP // max(1, self._num_racing)))
+        self._num_racing = 0
 
     def offer(self, draft: RaceDraft, session: CloudSession, *, most: int) -> Offer:
         """Return what a session without drafts has for the next step.
@@ -157,4 +164,5 @@ class RaceDrafts:
             most: rows; 0 while it only reads.
         """
         self._left -= draft.read(session.log, most=self._left)
-        return draft.offer(session.log, most=min(most, MOST_GUESSES, session.deepest))
+        self._num_racing += most > 0
+        return draft.offer(session.log, most=min(most, self._share, session.deepest))

@@ -41,8 +41,8 @@ class History:
         """Take the next token of the text; a BREAK ends a text."""
         place = self._length
         if place >= KEY:
-            pair = tuple(self._at(before) for before in range(place - KEY, place))
-            if BREAK not in pair and token != BREAK:
+            pair = self._pair(place - KEY)
+            if token != BREAK and BREAK not in pair:
                 places = self._places.setdefault(pair, [])
                 places.append(place)
                 del places[:-OCCURRENCES]
@@ -68,6 +68,10 @@ class History:
                 size += 1
             yield size, self._at(place)
 
+    def _pair(self, place: int) -> tuple[TokenId, ...]:
+        """Return the KEY tokens from a place on."""
+        return self._at(place), self._at(place + 1)
+
     def _at(self, place: int) -> TokenId:
         return self._ring[place % self._most]
 
@@ -76,7 +80,7 @@ class History:
 
     def _forget(self, place: int) -> None:
         """Drop what followed the pair that begins at a place, whose first token is about to be overwritten."""
-        pair = tuple(self._at(place + index) for index in range(KEY))
+        pair = self._pair(place)
         places = self._places.get(pair)
         if places and places[0] == place + KEY:
             del places[0]

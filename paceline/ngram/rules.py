@@ -50,11 +50,15 @@ def blended(matches: Iterable[tuple[int, TokenId]]) -> dict[TokenId, float]:
     What is missing to 1 is the chance of tokens that followed none of them.
     """
     found = list(matches)
-    chances: dict[TokenId, float] = dict.fromkeys((token for _, token in found), 0.0)
-    for size in range(KEY, max((size for size, _ in found), default=0) + 1):
+    chances = dict.fromkeys((token for _, token in found), 0.0)
+    below = KEY - 1
+    for size in sorted({size for size, _ in found}):
         followers = [token for matched, token in found if matched >= size]
-        total = len(followers) + DOUBT
-        chances = {token: DOUBT * chance / total for token, chance in chances.items()}
-        for token in followers:
-            chances[token] += 1.0 / total
+        total = len(followers)
+        # At every length up to this one they are the same: each moves the chances to their shares by as much again.
+        kept = (DOUBT / (total + DOUBT)) ** (size - below)
+        below = size
+        for token, chance in chances.items():
+            share = followers.count(token) / total
+            chances[token] = share + (chance - share) * kept
     return chances
