@@ -10,6 +10,7 @@ from edge.distillation.compact import OUTPUT, SUFFIX, read_description, read_lev
 from edge.distillation.draft_reading import check_draft, is_draft, read_head
 from edge.drafters.lean import LeanModel, is_lean
 from edge.drafters.matrices import LowBitMatrix, can_multiply
+from edge.drafters.model import SETTINGS
 from paceline.engine.architecture import context_length
 from paceline.engine.engine import Engine
 from paceline.engine.fingerprint import weights_fingerprint
@@ -57,7 +58,7 @@ def load_distilled(path: Path, *, tokenizer: Tokenizer, **loading: Any) -> Engin
 
 
 def _load(folder: Path, tokenizer: Tokenizer, loading: dict[str, Any]) -> Engine:
-    engine = load_model(resolve(str(folder)), tokenizer=tokenizer, **loading)
+    engine = load_model(resolve(str(folder)), tokenizer=tokenizer, settings=SETTINGS, **loading)
     engine.limit_output(*read_head(folder))
     return engine
 
@@ -110,7 +111,7 @@ def _load_packed(
         vocabulary_size=min(tokenizer.vocabulary_size, size),
         context_length=context_length(model.config),
     )
-    return Engine(model, identity=identity)
+    return Engine(model, identity=identity, settings=SETTINGS)
 
 
 def _check_tokenizer(path: Path, expected: str, tokenizer: Tokenizer) -> None:

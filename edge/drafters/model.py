@@ -17,7 +17,7 @@ from edge.drafters.drawing import Drawing
 from edge.drafters.prefix import common_length
 from paceline.drafter import Guess, tokens_of
 from paceline.engine.engine import Engine
-from paceline.engine.rows import Logits, RowGroup
+from paceline.engine.rows import EngineSettings, Logits, RowGroup
 from paceline.engine.sequence import CacheSequence
 from paceline.errors import InvalidRequestError, ModelError, OverloadedError
 from paceline.sampling.settings import SamplingSettings
@@ -28,6 +28,9 @@ PREFILL_ROWS = 128
 
 TENANT = "edge"
 """All drafts of a process share prefixes: the next turn of a conversation prefills only what is new."""
+
+SETTINGS = EngineSettings(copies=True)
+"""Of a draft's engine: its steps are short, and few generations share it."""
 
 
 class ModelDrafter:

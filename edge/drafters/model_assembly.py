@@ -9,7 +9,7 @@ from edge.drafters.early_exit import early_exit
 from edge.drafters.foreign import ForeignDrafter
 from edge.drafters.hierarchy import HierarchyDrafter
 from edge.drafters.low_bit import low_bit_copy
-from edge.drafters.model import ModelDrafter
+from edge.drafters.model import SETTINGS, ModelDrafter
 from edge.drafters.spoken import SpokenDrafter
 from edge.drafters.target_copy import load_copy
 from edge.drafters.tree import TreeDrafter
@@ -71,6 +71,7 @@ def _same_vocabulary(model: str, loading: DraftLoading) -> ModelDrafter:
         source,
         dtype=loading.dtype,
         device=loading.device,
+        settings=SETTINGS,
         tokenizer=own,
         progress=loading.progress,
     )
@@ -86,6 +87,7 @@ def foreign_drafter(spec: ModelSpec, loading: DraftLoading) -> ScoringDrafter:
         source,
         dtype=loading.dtype,
         device=loading.device,
+        settings=SETTINGS,
         tokenizer=tokenizer,
         progress=loading.progress,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from edge.drafters.draft_loading import DraftLoading
+from edge.drafters.model import SETTINGS
 from paceline.engine.architecture import context_length
 from paceline.engine.engine import Engine
 from paceline.engine.fingerprint import weights_fingerprint
@@ -52,6 +53,6 @@ def load_copy(change: Change, loading: DraftLoading) -> Engine:
         vocabulary_size=min(loading.tokenizer.vocabulary_size, embeddings),
         context_length=context_length(model.config),
     )
-    engine = Engine(model, identity=identity)
+    engine = Engine(model, identity=identity, settings=SETTINGS)
     check_arithmetic(engine, model, name=change.name)
     return engine

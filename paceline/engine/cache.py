@@ -69,7 +69,7 @@ class RollbackCache:
             if segment.filled < used and segment.writer is None:
                 segment.writer = sequence
         try:
-            num_rows = max_length - sequence.shared_length + max_pending
+            num_rows = self._num_rows(sequence)
             self._make_room(num_rows * self._layout.row_bytes)
             sequence.buffer = self._layout.allocate(num_rows)
         except (OverloadedError, RuntimeError, MemoryError) as error:
@@ -85,7 +85,11 @@ class RollbackCache:
             ) from error
         self._reserved += num_rows * self._layout.row_bytes
         self._open.add(sequence)
-        if namespace is not None and match.length < len(prompt):
+        if self._settings.copies:
+            self._copy_views(
+                sequence
+            )  # and leaves its text to the cache when it closes, not before
+        elif namespace is not None and match.length < len(prompt):
             self._register_prompt(sequence, namespace, match)
         return sequence
 
@@ -136,6 +140,22 @@ class RollbackCache:
             own.filled = min(len(sequence.own_tokens), len(own.tokens))
             if own.filled == len(own.tokens):
                 own.writer = None
+
+    def _num_rows(self, sequence: CacheSequence) -> int:
+        """The rows of a new sequence's own buffer."""
+        shared = 0 if self._settings.copies else sequence.shared_length
+        return sequence.max_length - shared + sequence.max_pending
+
+    def _copy_views(self, sequence: CacheSequence) -> None:
+        """Bring what a sequence shares into its own buffer; from then on it shares nothing."""
+        length = 0
+        for segment, used in sequence.views:
+            sequence.buffer[:, :, :, length : length + used] = segment.storage[:, :, :, :used]
+            length += used
+            del segment.users[sequence]
+        self.rows_copied += length
+        sequence.own_tokens = list(sequence.prompt[:length])
+        sequence.views = []
 
     def _namespace(self, tenant: str) -> str | None:
         """Whose segments a tenant may see and add to; None for nobody's."""

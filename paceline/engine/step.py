@@ -3,7 +3,6 @@
 Shape suffixes: R = rows of the step; H = query heads; G = key heads; Q = H / G; D = head dim; K = keys.
 """
 
-
 from __future__ import annotations
 
 import numpy as np

@@ -112,7 +112,10 @@ class Trial:
         rows = MAX_LENGTH - handle.shared_length + MAX_PENDING
         assert handle.shared_length < max(1, len(prompt))
         assert tenant or handle.shared_length == 0
-        self.open.append(Mirror(handle, rows, handle.buffer.data_ptr()))
+        mirror = Mirror(handle, rows, handle.buffer.data_ptr())
+        if not handle.views:
+            mirror.committed = list(handle.committed_tokens)  # it may have been copied
+        self.open.append(mirror)
 
     def do_forward(self) -> None:
         groups: list[RowGroup] = []

@@ -19,12 +19,12 @@ STEM = tuple(range(20, 44))
 
 
 @cache
-def machinery(name: str) -> tuple[Engine, Reference]:
+def machinery(name: str, *, copies: bool = False) -> tuple[Engine, Reference]:
     config = CONFIGS[name]()
     row_bytes = tiny_engine(config).row_bytes
     # Room for three sequences and a bit: some are refused, prefixes have to go.
     budget = (3 * (MAX_LENGTH + MAX_PENDING) + 20) * row_bytes
-    engine = tiny_engine(config, settings=EngineSettings(memory_bytes=budget))
+    engine = tiny_engine(config, settings=EngineSettings(memory_bytes=budget, copies=copies))
     return engine, Reference(tiny_model(config))
 
 
@@ -43,3 +43,13 @@ def test_every_row_sees_its_path_and_nothing_else(name: str, data: st.DataObject
     engine, reference = machinery(name)
     trial = Trial(engine, reference, tolerance=TOLERANCE, draw=data.draw, prompts=prompts())
     trial.run(data.draw(st.integers(8, 30)))
+
+
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_the_same_where_sequences_copy_what_they_share(data: st.DataObject) -> None:
+    engine, reference = machinery("llama", copies=True)
+    trial = Trial(engine, reference, tolerance=TOLERANCE, draw=data.draw, prompts=prompts())
+    trial.run(data.draw(st.integers(8, 30)))
+    assert trial.num_shared == trial.num_waited == 0

@@ -80,6 +80,26 @@ def test_a_second_turn_computes_only_what_is_new() -> None:
     assert_right(prefill(engine, third), chat(210, 220, 221, 222, 230, 231, 240, 250))
 
 
+def test_an_engine_that_copies_computes_as_little_and_attends_to_one_piece() -> None:
+    engine = tiny_llama(settings=EngineSettings(copies=True))
+    first = open_chat(engine, chat(210))
+    other = open_chat(engine, chat(210, 230))
+    assert not other.waiting_for_prefix
+    prefill(engine, first)
+    append(engine, first, 220, 221, 222)
+    engine.close(first)
+    second = open_chat(engine, chat(210, 220, 221, 222, 230, 231))
+    assert (second.length, second.shared_length, second.num_to_prefill) == (len(SYSTEM) + 4, 0, 2)
+    assert engine.work.rows_copied == 2 * (len(SYSTEM) + 4)  # into the cache, and out of it
+    assert_right(prefill(engine, second), chat(210, 220, 221, 222, 230, 231))
+    assert_right(prefill(engine, other), chat(210, 230))
+    engine.rollback(second, 3)
+    for sequence in (second, other):
+        engine.close(sequence)
+    assert open_chat(engine, chat(210, 230, 5)).num_to_prefill == 1
+    assert engine.memory.shared == (len(SYSTEM) + 5) * engine.row_bytes
+
+
 def test_a_prompt_that_is_cached_whole_computes_its_last_token_again() -> None:
     engine = tiny_llama()
     first = open_chat(engine, chat(210))
