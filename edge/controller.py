@@ -91,6 +91,10 @@ class Controller:
         """Tell the client what holds now."""
         wanted, now = self._steering.drafting, self._client.drafting
         growth = self._steering.growth if now.growth is not None else None
+        if growth is not None and now.pipeline.patience_ms:
+            growth = replace(
+                growth, pace=None
+            )  # a verifier that waits for drafts leaves none behind
         following = replace(
             now, draft_length=wanted.draft_length, window=wanted.window, growth=growth
         )

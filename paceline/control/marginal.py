@@ -16,8 +16,8 @@ from paceline.errors import LocalProtocolError
 from paceline.session.growth import Growth
 from paceline.session.pace import Pace
 
-BYTE_S = 80e-6
-"""What a byte of a proposal is taken to cost, in seconds: the time of one on an uplink of 100 kbit/s. It is chosen so that at the
+BYTE_S = 64e-6
+"""What a byte of a proposal is taken to cost, in seconds: the time of one on an uplink of 125 kbit/s. It is chosen so that at the
 recorded acceptance of 0.74 no round trip up to 200 ms costs more than 32 bytes per committed token; the curve is in docs/tree-stream.md."""
 
 NODE_BYTES = 4.0

@@ -66,9 +66,11 @@ class Guesses:
         pace = self.growth.pace
         if pace is None:
             return False
-        next_s = self.now_s + pace.margin_s
         untils_s = (self._frontier.until_s(node, pace) for node in self._outbox.waiting)
-        return all(next_s < until_s < inf for until_s in untils_s)
+        # What is late already is there for what hangs below it, and goes with that.
+        in_time_s = [until_s for until_s in untils_s if until_s >= self.now_s]
+        next_s = self.now_s + pace.margin_s
+        return bool(in_time_s) and all(next_s < until_s < inf for until_s in in_time_s)
 
     def steer(self, growth: Growth | None) -> None:
         """Grow like this from now on; None: as before. A chain stays one."""

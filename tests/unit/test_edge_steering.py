@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from edge.steering import LengthPolicy, Steering
+from paceline.control import marginal
 from paceline.control.drafting import Bounds, Drafting, Measured
 from paceline.control.messages import EdgePolicy, Presence
+from paceline.session.growth import Growth
 
 START = Drafting(draft_length=8, window=64)
 NEAR = Measured(
@@ -176,3 +178,61 @@ def test_a_policy_beyond_the_edges_bounds_is_not_asked_about_for_ever() -> None:
     steering, _ = _led(_policy(1, 1000))
     assert steering.drafting.draft_length == 1000
     assert not steering.wants_answer(replace(FAR, rtt_s=3.0))
+
+
+TREE = {
+    "growth": Growth(width=4),
+    "start": Drafting(draft_length=32, window=256),
+    "length_policy": LengthPolicy.MARGINAL,
+}
+STEPS = marginal.Measured(
+    rtt_s=0.1,
+    jitter_s=0.0,
+    forward_s=0.004,
+    step_s=0.06,
+    light_s=0.06,
+    tokens_per_step=2.0,
+    row_s=0.0005,
+    row_price_s=0.0,
+)
+
+
+def test_a_tree_grows_by_what_was_measured_and_every_change_worth_a_word_is_explained() -> None:
+    steering, sentences = _steering(**TREE)
+    assert steering.grows
+    assert steering.growth == Growth(width=4)
+    steering.measured(FAR)
+    assert steering.drafting == Drafting(draft_length=32, window=256), "no chain's length"
+    for price_s in (0.0, 0.0, 0.00001, 0.002, 0.002):
+        steering.tree_measured(replace(STEPS, row_price_s=price_s))
+    assert (
+        steering.growth
+        == marginal.choose(replace(STEPS, row_price_s=0.002), usual=Growth(width=4)).growth
+    )
+    assert len(sentences) == 2
+    assert all(sentence.startswith("send guesses with a chance of ") for sentence in sentences)
+
+
+def test_a_policy_bounds_a_tree_and_does_not_shape_it() -> None:
+    steering, _ = _led(_policy(draft_length=20), **TREE)  # its window of 40 is a chain's
+    assert steering.follows
+    assert steering.drafting == Drafting(draft_length=20, window=160)
+    steering.tree_measured(STEPS)
+    assert steering.growth is not None
+    assert steering.growth.pace is not None
+    assert not steering.wants_answer(NEAR)
+    steering.told(_policy(2, draft_length=200))
+    assert steering.drafting == Drafting(draft_length=32, window=160)
+    steering.told(_policy(3, draft_length=0))
+    assert steering.drafting.draft_length == 0
+    steering.linked(is_up=False)
+    assert steering.drafting == Drafting(draft_length=32, window=256), "on its own as before"
+
+
+def test_a_tree_with_a_fixed_floor_keeps_it() -> None:
+    steering, sentences = _steering(**TREE | {"length_policy": LengthPolicy.FIXED})
+    assert not steering.grows
+    steering.tree_measured(STEPS)
+    assert steering.growth == Growth(width=4)
+    assert sentences == []
+    assert _steering()[0].growth is None

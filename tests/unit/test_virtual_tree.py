@@ -1,9 +1,11 @@
 """Trees in virtual time: the client's own, grown from recorded guesses."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
+from edge.steering import LengthPolicy
 from paceline.client import DraftingSettings
 from paceline.drafter import TreeDraft, tokens_of
 from paceline.errors import ConfigError
@@ -21,7 +23,7 @@ from simulator.virtual.model import ModelSettings
 from simulator.virtual.target import ToyTarget
 from simulator.virtual.tree_draft import tree_drafter
 from simulator.virtual.verifier import VerifierSettings
-from simulator.virtual.world import WorldSettings, run
+from simulator.virtual.world import World, WorldSettings, run
 
 TRACE = recorded_trace("low-bit-4-64")
 FORWARD = StepCost(fixed_s=0.004, per_row_s=0.0)
@@ -30,13 +32,15 @@ REQUESTS = tuple(
 )
 
 
+VERIFIER = VerifierSettings(model=ModelSettings(cost=StepCost(fixed_s=0.06, per_row_s=0.0005)))
+FAR = DraftingSettings(draft_length=32, window=256, tokens_per_message=1)
+
+
 def duration_s(edge: EdgeSettings) -> float:
     """Virtual seconds of the answers, which are the target's own."""
     settings = WorldSettings(
         edges=(edge,),
-        verifiers=(
-            VerifierSettings(model=ModelSettings(cost=StepCost(fixed_s=0.06, per_row_s=0.0005))),
-        ),
+        verifiers=(VERIFIER,),
         network=parse_network("rtt=100ms,jitter=5ms"),
     )
     (asked,) = run(settings).asked
@@ -47,23 +51,62 @@ def duration_s(edge: EdgeSettings) -> float:
 
 @pytest.mark.slow
 def test_over_a_long_link_a_tree_is_ahead_of_a_chain_and_that_of_nothing() -> None:
-    far = DraftingSettings(draft_length=32, window=256, tokens_per_message=1)
     tree = duration_s(
         EdgeSettings(
             requests=REQUESTS,
             make_drafter=tree_drafter(TRACE, cost=FORWARD),
-            drafting=replace(far, growth=Growth(floor=0.02)),
+            drafting=replace(FAR, growth=Growth(floor=0.02)),
         )
     )
     chain = duration_s(
         EdgeSettings(
             requests=REQUESTS,
             draft=DraftSettings(trace=TRACE, cost=FORWARD),
-            drafting=far,
+            drafting=FAR,
         )
     )
     nothing = duration_s(EdgeSettings(requests=REQUESTS, draft=None))
     assert tree < 0.9 * chain < 0.8 * nothing
+
+
+@pytest.mark.slow
+def test_an_edge_learns_what_guesses_are_worth_and_follows_a_link_that_steps_away_and_back() -> (
+    None
+):
+    edge = EdgeSettings(
+        requests=(Request(prompt=(TokenId(5), TokenId(6)), max_tokens=480, seed=3),),
+        make_drafter=tree_drafter(TRACE, cost=FORWARD),
+        drafting=replace(FAR, growth=Growth()),
+        length_policy=LengthPolicy.MARGINAL,
+    )
+    near, far = parse_network("rtt=20ms"), parse_network("rtt=200ms")
+    settings = WorldSettings(edges=(edge,), verifiers=(VERIFIER,), network=near)
+    grown: list[Growth] = []
+    took_s: list[float] = []
+
+    async def steps_away_and_back(world: World) -> None:
+        one, clock = world.edges[0], asyncio.get_running_loop()
+        for number, network in enumerate((near, far, near)):
+            world.path(0, 0).change(network)
+            await one.has(160 * number + 80)  # by now it has followed
+            began_s = clock.time()
+            await one.has(160 * number + 158)
+            took_s.append(clock.time() - began_s)
+            client = one._running
+            assert client is not None
+            assert client.drafting.growth is not None
+            grown.append(client.drafting.growth)
+
+    ((answer,),) = run(settings, script=steps_away_and_back).asked
+    assert tuple(answer.pieces) == settings.target.run(answer.request.prompt, 480)
+    paces = [growth.pace for growth in grown]
+    assert [round(pace.rtt_s, 2) for pace in paces if pace] == [0.02, 0.2, 0.02]
+    assert all(0.005 < growth.floor < 0.1 and growth.floor != Growth().floor for growth in grown)
+    away, back = took_s[1] / took_s[0], took_s[2] / took_s[0]
+    assert away > 1.3, "no tree makes a long way short"
+    assert 0.6 < back < 1.25, "the text differs, the link does not"
+    assert answer.statistics is not None
+    assert answer.statistics.proposal_bytes < 40 * answer.statistics.committed
 
 
 def test_a_tree_drafter_has_what_was_recorded() -> None:
