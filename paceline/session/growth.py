@@ -167,7 +167,7 @@ class Frontier:
             if loss:
                 self._held[node] = None
             else:
-                yield from self._released(node)
+                yield from self.released(node)
 
     def until_s(self, node: Node, pace: Pace) -> float:
         """Return until when a node must be sent to be there in time; infinite if that is not known."""
@@ -198,8 +198,8 @@ class Frontier:
             self._waiting = [one for one in self._waiting if one[2] in self._logs]
             heapq.heapify(self._waiting)
 
-    def _released(self, node: Node) -> Iterator[Node]:
-        """Yield a node after those above it that were held."""
+    def released(self, node: Node) -> Iterator[Node]:
+        """Yield a node that is to be sent, after those above it that were held."""
         chain = [node]
         while (parent := chain[-1].parent) is not None and parent in self._held:
             del self._held[parent]

@@ -111,7 +111,8 @@ class Guesses:
             is_new = token not in node.children
             node = node.grow(token)
             if is_new:
-                self._outbox.add(node)
+                for one in (node,) if self._frontier is None else self._frontier.released(node):
+                    self._outbox.add(one)
             if token in self._stops:
                 break
 

@@ -6,6 +6,8 @@ replaced it, as a dead TCP connection does. `ToyVerifier` and `SessionPair` are 
 contract of `CloudSession` and `EdgeSession`.
 """
 
+from dataclasses import replace
+
 from harness.toy import ToyDrafter, ToyTarget
 from harness.toy_verifier import SMALL_LIMITS, Stream, ToyVerifier
 
@@ -27,6 +29,7 @@ from paceline.session.events import (
     Failed,
     Finished,
     FromCloud,
+    Grown,
     LinkDown,
     LinkUp,
     NothingToDraft,
@@ -71,6 +74,7 @@ class SessionPair:
         self.ending: Finished | Failed | None = None
         self.effects: list[EdgeEffect] = []
         self._issued_by: int | None = None
+        self.now_s = 0.0
 
     @property
     def session(self) -> CloudSession | None:
@@ -118,7 +122,10 @@ class SessionPair:
     # --- the edge
 
     def happens(self, event: EdgeEvent) -> tuple[EdgeEffect, ...]:
-        """Hand `event` to the edge and carry out what it asks for."""
+        """Hand `event` to the edge and carry out what it asks for. Its clock goes on by 7 ms."""
+        self.now_s += 0.007
+        if isinstance(event, FromCloud | Grown | LinkUp):
+            event = replace(event, at_s=self.now_s)
         effects = self.edge.handle(event)
         self.effects.extend(effects)
         for effect in effects:

@@ -19,6 +19,7 @@ from paceline.errors import FencedError, SessionLostError
 from paceline.messages import Open, Proposal, Resume
 from paceline.session.events import Drafted, Grown, NothingToDraft, Steer
 from paceline.session.growth import GrownLeaf, Growth, GrowthRequest
+from paceline.session.pace import Pace
 from paceline.session.pipeline import PipelineName, PipelineSettings
 from paceline.session.rounds import HeldBack
 from paceline.session.table import CloudState, EdgeState
@@ -26,6 +27,10 @@ from paceline.session.tree import Node
 from paceline.tokens import Position, TokenId
 
 _T = TypeVar("_T")
+
+PACES = (Pace(rtt_s=0.02, step_s=0.05), Pace(rtt_s=0.2, step_s=0.03, forward_s=0.01))
+"""Some guesses are in time, some are not."""
+
 
 Choose = Callable[[int], int]
 """Returns a number from 0 to below its argument."""
@@ -90,6 +95,7 @@ class World:
             width=self.one_of([1, 2, 4]),
             leaves=self.one_of([1, 3]),
             floor=self.one_of([0.001, 0.1, 0.6]),
+            pace=self.one_of([None, *PACES]),
         )
 
     def _pipeline(self) -> PipelineSettings:
