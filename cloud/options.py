@@ -70,6 +70,12 @@ _OPTIONS = (
         "as the first with two groups of answers in turn.",
     ),
     click.option(
+        "--max-slowdown",
+        type=click.FloatRange(min=1.0),
+        default=1.25,
+        help="How many times slower an answer may become for drafted tokens of others.",
+    ),
+    click.option(
         "--row-budget",
         type=click.IntRange(min=2),
         default=128,

@@ -121,6 +121,7 @@ def verifier_settings(options: Mapping[str, Any]) -> VerifierSettings:
             race=options["race"],
             patience_s=options["race_patience"],
             schedule=Schedule(options["schedule"]),
+            max_slowdown=options["max_slowdown"],
             race_drafts=RaceDrafting(options["race_drafts"]),
         ),
         worker=WorkerSettings(

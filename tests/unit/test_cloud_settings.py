@@ -70,6 +70,7 @@ def test_options_arrive() -> None:
     assert (settings.scheduler.race, settings.scheduler.patience_s) == (False, 0.08)
     assert settings.scheduler.row_budget == 40
     assert settings.scheduler.schedule is Schedule.ALTERNATING
+    assert settings.scheduler.max_slowdown == 1.5
     assert (settings.worker.max_draft_rows, settings.worker.min_step_s) == (39, 0.02)
     assert (settings.sessions.window, settings.sessions.max_lead) == (64, 16)
     assert (settings.sessions.lease_s, settings.sessions.max_sessions) == (120.0, 3)
