@@ -40,6 +40,7 @@ class Steering:
         bounds: for the edge's own choice.
         explain: is told in a sentence why, whenever the length changes, or what a tree is grown by.
         growth: how a tree grows before anything is known; None: the drafter makes chains.
+        byte_s: what a byte of a tree's proposals is taken to cost, in seconds.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Steering:
         bounds: Bounds,
         explain: Callable[[str], None] | None = None,
         growth: Growth | None = None,
+        byte_s: float = marginal.BYTE_S,
     ) -> None:
         self._own = start
+        self._byte_s = byte_s
         self._is_pinned = length_policy is LengthPolicy.FIXED or bounds.longest == 0
         self._usual = growth
         self._decision: marginal.Decision | None = None
@@ -158,7 +161,9 @@ class Steering:
         """Decide anew how a tree grows."""
         if self._usual is None or self._is_pinned:
             return
-        self._decision = decision = marginal.choose(measured, usual=self._usual)
+        self._decision = decision = marginal.choose(
+            measured, usual=self._usual, byte_s=self._byte_s
+        )
         if decision.differs_from(self._told_decision):
             self._told_decision = decision
             if self._explain is not None:

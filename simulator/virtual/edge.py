@@ -16,6 +16,7 @@ from paceline.client.client import Client, Host
 from paceline.client.outcome import EndReason, Statistics
 from paceline.client.settings import ConnectionSettings, DraftingSettings
 from paceline.control.drafting import Bounds, Drafting
+from paceline.control.marginal import BYTE_S
 from paceline.drafter import Drafter
 from paceline.errors import InvalidRequestError, PacelineError
 from paceline.sampling.settings import SamplingSettings
@@ -60,6 +61,8 @@ class EdgeSettings:
     """None drafts nothing; a `RealTarget` needs `RealDraftSettings`."""
     drafting: DraftingSettings = DraftingSettings()  # noqa: RUF009 - frozen
     length_policy: LengthPolicy = LengthPolicy.FIXED
+    byte_s: float = BYTE_S
+    """What a byte of a tree's proposals is taken to cost, in seconds, with `LengthPolicy.MARGINAL`."""
     connection: ConnectionSettings = ConnectionSettings()  # noqa: RUF009 - frozen
     pause_s: float = 0.5
     max_attempts: int = 50
@@ -227,6 +230,7 @@ class SimulatedEdge:
             length_policy=policy,
             bounds=Bounds(window_most=drafting.window),
             growth=drafting.growth,
+            byte_s=self.settings.byte_s,
         )
         controller = Controller(client, steering=steering, activity=activity)
         await stack.enter_async_context(running_beside(controller.run))
