@@ -74,12 +74,13 @@ def _predict(
     by_cell = {_cell(each): each for each in rows}
     plain: dict[tuple[Any, ...], float] = {}
     pending = []
+    for name in sorted({group.draft for group in found}):
+        if (draft := DRAFTS_BY_NAME.get(name)) is not None and draft.spec:
+            reading.read(draft, [each for one in found if one.draft == name for each in one.lines])
     for group in found:
         if (told := by_cell.get(_cell(vars_of(group)))) is None:
             continue
         draft = DRAFTS_BY_NAME.get(group.draft)
-        if draft is not None and draft.spec:
-            reading.read(draft, group.lines)
         said = [
             one
             for lines in _by_tenant(group)
