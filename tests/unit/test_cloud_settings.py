@@ -49,18 +49,8 @@ def test_options_arrive() -> None:
     settings = verifier_settings(
         options(
             *("--listen", "0.0.0.0:0", "--insecure", "--no-race", "--race-patience", "80ms"),
-            *(
-                "--row-budget",
-                "40",
-                "--schedule",
-                "alternating",
-                "--window",
-                "64",
-                "--max-lead",
-                "16",
-                "--lease",
-                "2m",
-            ),
+            *("--row-budget", "40", "--window", "64", "--max-lead", "16", "--lease", "2m"),
+            *("--schedule", "alternating", "--max-slowdown", "1.5"),
             *("--max-sessions", "3", "--min-step", "20ms", "--drain", "1s"),
             *("--token", "t" * 20),
         )
