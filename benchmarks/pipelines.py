@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="Print what docs/pipelines.md says.")
     parser.add_argument("--trace", action="append", help="Only cells of this draft.")
     parser.add_argument("--rtt", action="append", type=int, help="Only cells of this round trip.")
+    parser.add_argument("--label", action="append", help="Only this pipeline.")
     chosen = parser.parse_args()
     cells = [
         (trace, rtt_ms)
@@ -64,8 +65,12 @@ def main() -> None:
     ]
     held = json.loads(chosen.output.read_text())["cells"] if chosen.output.exists() else []
     for trace, rtt_ms in cells:
-        compared = (*arms(), *(ablations() if (trace, rtt_ms) == (MAIN, 100) else ()))
+        is_main = (trace, rtt_ms) == (MAIN, 100)
+        rounds, ahead = ((2, 4, 8, 12), (8, 16, 24)) if is_main else ((4, 8), (24,))
+        compared = (*arms(rounds=rounds, ahead=ahead), *(ablations() if is_main else ()))
         for arm in compared:
+            if chosen.label and arm.label not in chosen.label:
+                continue
             if not any(_is_of(one, arm, trace, rtt_ms) for one in held):
                 held.append(_cell(arm, trace, rtt_ms))
                 _write(chosen.output, held)
@@ -168,7 +173,7 @@ def _print_tables(held: list[dict[str, Any]]) -> None:
 
 def _plot(held: list[dict[str, Any]], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(1.0, 1.1))
-    labels = list(dict.fromkeys(arm.label for arm in arms() if arm.label != BASE))
+    labels = list(dict.fromkeys(one["label"] for one in held if one["label"] != BASE))
     colours = {label: f"C{number}" for number, label in enumerate(labels)}
     for label in labels:
         speeds = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,12 +62,18 @@ class Measured:
     """Part of the answers after which the next proposal was there at once."""
 
 
-def arms() -> tuple[Arm, ...]:
-    """Return everything that is compared."""
+def arms(*, rounds: Sequence[int], ahead: Sequence[int]) -> tuple[Arm, ...]:
+    """Return everything that is compared.
+
+    Args:
+        rounds: lengths that a cache of outcomes may choose from; stop-and-wait, which takes no time to try, has all.
+        ahead: lengths for what runs ahead.
+    """
     found = [Arm(label="cloud only", drafting=None)]
-    rounds, ahead = (2, 4, 8, 12), (8, 16, 24)
-    found += [_arm("stop-and-wait", length) for length in rounds]
+    found += [_arm("stop-and-wait", length) for length in (2, 4, 8, 12)]
+    whole = "whole segments"
     found += [_arm("run-ahead", length) for length in ahead]
+    found += [_arm("run-ahead", length, note=whole, pre_verify=False) for length in ahead]
     found += [_arm("run-ahead, race", length, patience_s=0.0) for length in ahead]
     found += [_arm("outcome-cache", length) for length in rounds]
     found += [_arm("outcome-cache-ahead", length) for length in ahead]

@@ -2,9 +2,12 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from harness.model_world import save_pair
 
+from edge.drafters import load_drafter
 from paceline.client import DraftingSettings
 from paceline.client.outcome import Statistics
 from paceline.session.pipeline import PipelineName, PipelineSettings
@@ -15,6 +18,7 @@ from simulator.notation import parse_network
 from simulator.virtual.draft import DraftSettings
 from simulator.virtual.edge import EdgeSettings, Request
 from simulator.virtual.model import ModelSettings
+from simulator.virtual.real_target import RealTarget
 from simulator.virtual.target import ToyTarget
 from simulator.virtual.tree_draft import tree_drafter
 from simulator.virtual.verifier import VerifierSettings
@@ -177,3 +181,26 @@ def test_a_text_survives_what_happens_to_the_programs(name: str) -> None:
             assert tuple(one.pieces) == target.run(one.request.prompt, 60)
             assert one.statistics is not None
             assert one.statistics.accepted > 0
+
+
+@pytest.mark.slow
+def test_a_real_model_prepares_for_answers(tmp_path: Path) -> None:
+    model, draft = save_pair(tmp_path)
+    target = RealTarget(model=model)
+    drafter = load_drafter(f"tree:{draft}", tokenizer=target.tokenizer)
+    requests = tuple(
+        Request(prompt=asked(1)[0].prompt, max_tokens=16, seed=3, temperature=temperature)
+        for temperature in (0.0, 0.8)
+    )
+    edge = EdgeSettings(
+        requests=requests,
+        make_drafter=lambda *_: drafter,
+        drafting=drafting("outcome-cache", fan_out=8),
+    )
+    result = run(replace(world(edge), target=target))
+    assert not result.bugs
+    for one in result.asked[0]:
+        expected = target.run(one.request.prompt, 16, sampling=one.request.sampling)
+        assert tuple(one.pieces) == expected
+        assert one.statistics is not None
+        assert 0 < one.statistics.prepared <= one.statistics.answers
