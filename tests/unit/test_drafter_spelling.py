@@ -7,6 +7,7 @@ from edge.draft_spec import (
     CombinationSpec,
     EarlyExit,
     HierarchySpec,
+    LlamaSpec,
     LowBit,
     ModelSpec,
     Spec,
@@ -14,6 +15,7 @@ from edge.draft_spec import (
     TreeSpec,
     models_of,
     needs_model,
+    needs_torch,
     parse,
 )
 from edge.generate import generate
@@ -46,6 +48,9 @@ LOOKUP, SUFFIX = TableSpec(name="lookup"), TableSpec(name="suffix")
         ),
         ("tree:owner/m", TreeSpec(model=ModelSpec(model="owner/m"))),
         ("tree:low-bit:4/64", TreeSpec(model=LowBit(bits=4, group=64))),
+        ("llama:a/b+c.gguf", LlamaSpec(file="a/b+c.gguf")),
+        ("tree:llama:m.gguf", TreeSpec(model=LlamaSpec(file="m.gguf"))),
+        ("suffix+llama:m.gguf", CombinationSpec(parts=(SUFFIX, LlamaSpec(file="m.gguf")))),
         (
             "hierarchy:text:m+owner/m",
             HierarchySpec(
@@ -61,8 +66,15 @@ def test_spelling(text: str, spec: Spec) -> None:
 def test_what_loads_a_model_is_known_before() -> None:
     assert not needs_model(parse("suffix"))
     assert not needs_model(parse("lookup+suffix"))
-    for text in ("m", "low-bit:4/64", "suffix+m", "hierarchy:lookup+m", "tree:m"):
+    for text in ("m", "low-bit:4/64", "suffix+m", "hierarchy:lookup+m", "tree:m", "llama:m"):
         assert needs_model(parse(text))
+
+
+def test_what_pytorch_computes_is_known_before() -> None:
+    for text in ("lookup", "lookup+suffix", "llama:m", "suffix+llama:m", "tree:llama:m"):
+        assert not needs_torch(parse(text))
+    for text in ("m", "low-bit:4/64", "suffix+m", "hierarchy:lookup+m", "tree:m", "text:m"):
+        assert needs_torch(parse(text))
 
 
 def test_the_models_that_are_read_are_known_before() -> None:
@@ -91,6 +103,11 @@ def test_the_models_that_are_read_are_known_before() -> None:
         ("tree:", "names no drafter"),
         ("tree:suffix", "suffix draws no tokens of the target's vocabulary"),
         ("tree:tree:m", "names no drafter"),
+        ("llama:", "'llama:' names no drafter"),
+        (
+            "hierarchy:suffix+llama:m",
+            "llama:m draws no tokens of the target's vocabulary by itself",
+        ),
         ("suffix+tree:m", "names no drafter"),
         ("hierarchy:m", "expected hierarchy:SMALL[+]MODEL"),
         ("hierarchy:+m", "expected hierarchy:SMALL[+]MODEL"),
