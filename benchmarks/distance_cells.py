@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from edge.steering import LengthPolicy
 from paceline.client.settings import DraftingSettings
 from paceline.control.drafting import expected_tokens
 from paceline.prompts import PromptLine
@@ -63,6 +64,8 @@ class System:
     """round: a chain of the length that is best for rounds; cache: the same, while a tree is drafted for answers; chain: as far ahead
     as a round trip needs."""
     pipeline: PipelineName = PipelineName.TREE_STREAM
+    policy: LengthPolicy = LengthPolicy.FIXED
+    """As `--length-policy`."""
     is_colocated: bool = False
     """The edge runs on the verifier's core, and its tokens go over the link to the user."""
     links: tuple[str, ...] = ()
@@ -74,8 +77,8 @@ class System:
 
 
 NO_DRAFT = Draft(name="none", label="none", acceptance=0.0, forward_s=0.0)
-PLAIN = ("--race-drafts", "off")
-"""A verifier that guesses nothing by itself."""
+PLAIN = ("--race-drafts", "off", "--schedule", "even")
+"""A verifier that guesses nothing by itself and verifies all that it is sent, as the published systems have it."""
 CLOUD_ONLY = System(name="cloud-only", label="cloud-only streaming", shape="none", cloud=PLAIN)
 
 LINKS = tuple(
@@ -106,7 +109,7 @@ USUAL_DRAFTS = ("recorded-79", "recorded-60", "shipped")
 
 SYSTEMS = (
     CLOUD_ONLY,
-    System(name="paceline", label="Paceline", shape="tree"),
+    System(name="paceline", label="Paceline", shape="tree", policy=LengthPolicy.MARGINAL),
     System(
         name="co-located", label="co-located speculation", shape="round",
         pipeline=PipelineName.STOP_AND_WAIT, is_colocated=True, cloud=PLAIN,
@@ -131,8 +134,9 @@ SYSTEMS = (
     System(name="cloud-guesses", label="cloud-only, guessing from the text", shape="none"),
     System(
         name="no-cloud-guesses", label="Paceline without guesses in the cloud", shape="tree",
-        cloud=PLAIN,
+        policy=LengthPolicy.MARGINAL, cloud=("--race-drafts", "off"),
     ),
+    System(name="fixed-floor", label="Paceline, sent by a fixed chance", shape="tree"),
     System(
         name="edge-cache-ahead", label="edge outcome cache, run-ahead", shape="chain",
         pipeline=PipelineName.OUTCOME_CACHE_AHEAD, links=("100 ms",), cloud=PLAIN,

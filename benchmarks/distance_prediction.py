@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distance_cells import DRAFTS, NO_DRAFT, PLAIN, SYSTEMS, Link, drafting
+from distance_cells import DRAFTS, NO_DRAFT, SYSTEMS, Link, drafting
 from distance_cells import Draft as DraftKind
 from distance_drafts import trace_of
 from distance_lines import Line
 
-from cloud.scheduler import RaceDrafting, SchedulerSettings
+from cloud.scheduler import RaceDrafting, Schedule, SchedulerSettings
 from edge.drafters import ModelDrafter, load_drafter
 from paceline.client.outcome import Statistics
 from paceline.drafter import Draft, Drafter
@@ -105,12 +105,16 @@ def _in_a_world(
         requests=tuple(requests),
         draft=None,
         drafting=drafting(system, draft, Link(name="", network="", rtt_s=rtt_s)),
+        length_policy=system.policy,
         make_drafter=_maker(by_seed, pass_s=pass_s) if by_seed else None,
     )
-    race_drafts = RaceDrafting.OFF if system.cloud == PLAIN else RaceDrafting.SUFFIX
+    scheduler = SchedulerSettings(
+        race_drafts=RaceDrafting.OFF if "off" in system.cloud else RaceDrafting.SUFFIX,
+        schedule=Schedule.EVEN if "even" in system.cloud else Schedule.GOODPUT,
+    )
     world = WorldSettings(
         edges=(edge,),
-        verifiers=(VerifierSettings(scheduler=SchedulerSettings(race_drafts=race_drafts)),),
+        verifiers=(VerifierSettings(scheduler=scheduler),),
         network=parse_network(NOWHERE if system.is_colocated else lines[0]["network"]),
         target=TARGET,
         longest_s=times_s[-1] + 3600.0,

@@ -8,7 +8,7 @@ from distance_cells import DRAFTS, NO_DRAFT, SYSTEMS, Draft, Link, System, draft
 
 from edge.agent import WINDOW_MOST
 from edge.controller import Activity, Controller
-from edge.steering import LengthPolicy, Steering
+from edge.steering import Steering
 from paceline.client.client import Client
 from paceline.client.settings import ConnectionSettings
 from paceline.control.drafting import Bounds, Drafting
@@ -111,8 +111,9 @@ class Seat:
         )
         steering = Steering(
             start=Drafting(draft_length=settings.draft_length, window=settings.window),
-            length_policy=LengthPolicy.FIXED,
+            length_policy=job.way.policy,
             bounds=Bounds(window_most=WINDOW_MOST),
+            growth=settings.growth,
         )
         self.controller = Controller(self.client, steering=steering, activity=activity)
 
