@@ -93,7 +93,7 @@ class VerifierStatistics:
     costs: StepCosts | None
     """What steps take, as fitted; None before the first."""
     race_drafted: int
-    """Of the draft rows, those that the verifier guessed itself."""
+    """Of the draft rows, those that the verifier alone guessed."""
     race_accepted: int
     """Of them, those that the target drew."""
 
@@ -154,10 +154,10 @@ class Account:
         self.drafts_left_out += plan.num_left_out
         self.drafts_expected += plan.num_expected
 
-    def raced(self, num_drafts: int, *, num_tokens: int) -> None:
-        """A session got `num_tokens` from a step with `num_drafts` guesses of the verifier itself."""
-        self.race_drafted += num_drafts
-        self.race_accepted += num_tokens - 1
+    def raced(self, num_rows: int, *, accepted: int) -> None:
+        """A step had `num_rows` guesses of the verifier itself for a session, and the target drew some of them."""
+        self.race_drafted += num_rows
+        self.race_accepted += accepted
 
     def began(self, *, num_prompt: int, first_token_s: float, queue_s: float) -> None:
         """A session got its first token.

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cloud.orders import CacheView
-from cloud.race_drafts import RaceDraft
+from cloud.race_drafts import Mixture, RaceDraft
 from cloud.stream import Stream
 from cloud.tenants import Peer
 from paceline.errors import DrainingError, PacelineError
@@ -78,9 +78,9 @@ class Entry:
     takes_drafts: bool = True
     """False once the model failed on rows with drafts: a draft must not end a text that is fine without it."""
     race_draft: RaceDraft | None = None
-    """What the verifier guesses where the edge has no draft here; None until it first does."""
-    is_racing: bool = False
-    """What was offered for the next step are guesses of `race_draft`."""
+    """What the verifier itself guesses; None until it first does."""
+    mixture: Mixture | None = None
+    """What was offered for the next step, if guesses of `race_draft` are among it."""
     cache: Cache = Cache.WANTED
     cache_view: CacheView = field(
         default_factory=lambda: CacheView(num_to_prefill=1, waits_for=None)

@@ -146,7 +146,7 @@ _OUR_OWN: tuple[Figure[VerifierStatistics], ...] = (
     ),
     _counter(
         "race_draft_tokens",
-        "Draft rows that the verifier guessed itself, for sessions without drafts.",
+        "Draft rows that the verifier alone guessed.",
         lambda now: now.race_drafted,
     ),
     _counter(

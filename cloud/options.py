@@ -60,7 +60,7 @@ _OPTIONS = (
         "--race-drafts",
         type=click.Choice([each.value for each in RaceDrafting]),
         default=RaceDrafting.SUFFIX.value,
-        help="What to guess here, from the text so far, where an edge has no draft.",
+        help="What to guess here from a text so far, where drafts of its edge are missing or less likely.",
     ),
     click.option(
         "--schedule",

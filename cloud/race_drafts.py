@@ -1,11 +1,12 @@
-"""What the verifier itself guesses for a session whose edge has no draft here: what the text said before. Pure.
+"""What the verifier itself guesses: where a text ends like it did before, what followed then may follow again. Pure.
 
-A session without drafts steps on alone (the race, `cloud.scheduler`). Where its text ends like it did before, what followed
-then rides along as draft rows; docs/race.md has what that brings.
+A session without drafts steps on alone (the race, `cloud.scheduler`); such guesses ride along as draft rows, and beside drafts
+of the edge, as far as they are likelier than those. docs/race.md has what that brings.
 
 Guesses are rows of one step and nothing else. They are no nodes of the session's tree: no name, count, window or resume
 knows of them, and nothing has to be forgotten when they are wrong, for after each commit they are made anew. What the
-target draws is committed as ever, and drafts that arrive late merge with it by content.
+target draws is committed as ever, and drafts that arrive late merge with it by content. A row that the edge drafted too is
+the edge's.
 
 Chances. What the index says is a confidence; `NodeScores` learns from all sessions what it is worth. A session in which less
 came true than that is believed less, so a text that never repeats itself soon gets no rows. The first guess of each step is
@@ -50,6 +51,56 @@ FADE = 0.97
 """What a judged guess counts less with each newer one: texts change."""
 
 NOTHING = Offer(tokens=(), parents=(), chances=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """Draft rows of an edge and of the verifier itself, equal ones merged."""
+
+    offer: Offer
+    is_own: tuple[bool, ...]
+    """Of each row, that the verifier alone guessed it."""
+
+    def outcome(self, num_rows: int, drawn: Sequence[TokenId]) -> tuple[int, int]:
+        """Return how many of the first `num_rows` rows were its own, and how many of these the target drew.
+
+        Args:
+            num_rows: rows that were in the step.
+            drawn: what the target drew.
+        """
+        rows = {(self.offer.parents[row], self.offer.tokens[row]): row for row in range(num_rows)}
+        row, accepted = rows.get((-1, drawn[0])), 0
+        for token in drawn[1:]:
+            assert row is not None, "only the last token has no row"
+            accepted += self.is_own[row]
+            row = rows.get((row, token))
+        return sum(self.is_own[:num_rows]), accepted
+
+
+def mixed(edge: Offer, own: Offer, *, most: int) -> Mixture:
+    """Return the rows of both, the likeliest first, at most `most`; a guess that both have is the edge's."""
+    nodes = list(zip(edge.tokens, edge.parents, edge.chances, strict=True))
+    index = {(parent, token): row for row, (token, parent, _) in enumerate(nodes)}
+    num_edge, parent = len(nodes), -1
+    for token, reach in zip(own.tokens, own.chances, strict=True):
+        row = index.get((parent, token))
+        if row is None:
+            row = len(nodes)
+            nodes.append((token, parent, reach))
+        elif reach > nodes[row][2]:
+            nodes[row] = (token, parent, reach)
+        parent = row
+    # A stable order, so a parent, which is never less likely and comes before, stays before its children.
+    order = sorted(range(len(nodes)), key=lambda row: -nodes[row][2])[:most]
+    place = {-1: -1} | {row: number for number, row in enumerate(order)}
+    return Mixture(
+        offer=Offer(
+            tokens=tuple(nodes[row][0] for row in order),
+            parents=tuple(place[nodes[row][1]] for row in order),
+            chances=tuple(nodes[row][2] for row in order),
+        ),
+        is_own=tuple(row >= num_edge for row in order),
+    )
 
 
 _RULES: dict[RaceDrafting, Rule] = {
@@ -156,7 +207,7 @@ class RaceDrafts:
         self._num_racing = 0
 
     def offer(self, draft: RaceDraft, session: CloudSession, *, most: int) -> Offer:
-        """Return what a session without drafts has for the next step.
+        """Return what is guessed for the next step of a session.
 
         Args:
             draft: of the session.

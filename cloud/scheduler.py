@@ -48,7 +48,7 @@ class Schedule(StrEnum):
 
 
 class RaceDrafting(StrEnum):
-    """What the verifier guesses itself for a session without drafts (`cloud.race_drafts`)."""
+    """What the verifier guesses itself, besides the drafts of edges (`cloud.race_drafts`)."""
 
     OFF = "off"
     LOOKUP = "lookup"
@@ -81,8 +81,8 @@ class SchedulerSettings:
     """Longest wait for drafts that an edge may ask for, in seconds; at least 0. It costs nobody but that edge."""
 
     race_drafts: RaceDrafting = RaceDrafting.SUFFIX
-    """What rides along when a session without drafts steps on. Rows of a text that never repeats itself soon end; for any
-    other it saves steps."""
+    """What rides along when a session steps on without drafts, or with less likely ones. A text that never repeats itself
+    soon gets no such rows; any other one takes fewer steps."""
 
     prefill_share: float = 0.25
     """Part of the budget that is kept for prompts while any waits; 0 < share <= 0.9. More shortens the time to the

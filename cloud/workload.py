@@ -4,7 +4,7 @@ from cloud import journal
 from cloud.account import Outcome
 from cloud.entry import Cache, Entry
 from cloud.orders import CacheView, OpenOrder, StepResult
-from cloud.race_drafts import RaceDrafts
+from cloud.race_drafts import RaceDrafts, mixed
 from cloud.scheduler import Plan, RaceDrafting, SessionView
 from cloud.sessions import Registry
 from cloud.step_cost import StepCosts
@@ -111,22 +111,21 @@ class Workload:
         return views, trees
 
     def _offer(self, entry: Entry, most: int) -> Offer:
-        """Return the draft rows that a session could have: its edge's, or else what the verifier itself guesses."""
+        """Return the draft rows that a session could have: its edge's, and what the verifier itself guesses."""
         most = min(most, self._max_draft_rows) if entry.takes_drafts else 0
         offer = entry.session.offer(most)
-        entry.is_racing = (
-            self._race_drafts is not None
-            and not offer.tokens
-            and entry.takes_drafts
-            and entry.session.may_step
-        )
-        if self._race_drafts is None or not entry.is_racing:
+        entry.mixture = None
+        if self._race_drafts is None or not entry.takes_drafts or not entry.session.may_step:
             return offer
         if entry.race_draft is None:
             entry.race_draft = self._race_drafts.open(entry.session)
-        if entry.cache_view.num_to_prefill:
-            most = 0  # its first token comes without drafts; the prompt can be read meanwhile
-        return self._race_drafts.offer(entry.race_draft, entry.session, most=most)
+        # The first token comes without drafts; the prompt can be read meanwhile.
+        ahead = 0 if entry.cache_view.num_to_prefill else most
+        own = self._race_drafts.offer(entry.race_draft, entry.session, most=ahead)
+        if not own.tokens:
+            return offer
+        entry.mixture = mixed(offer, own, most=most)
+        return entry.mixture.offer
 
     @property
     def costs(self) -> StepCosts | None:
@@ -164,8 +163,9 @@ class Workload:
             elif error is not None:
                 self._registry.fail(entry, error)
             elif served is not None:
-                if entry.is_racing:
-                    self._registry.account.raced(rows.num_drafts, num_tokens=len(served.tokens))
+                if entry.mixture is not None:
+                    own, accepted = entry.mixture.outcome(rows.num_drafts, served.tokens)
+                    self._registry.account.raced(own, accepted=accepted)
                 event = Stepped(
                     tokens=served.tokens,
                     queue_ns=max(0, int(waited_s * 1e9)),

@@ -1,13 +1,15 @@
-"""What a verifier guesses by itself: only where the edge has nothing, no deeper than allowed, and only as long as it pays."""
+"""What a verifier guesses by itself: unknown to the session, no deeper than allowed, and only as long as it pays."""
 
 import random
 from collections.abc import Sequence
 
 import pytest
 from harness.cloud_house import House
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloud.entry import Entry
-from cloud.race_drafts import LEAST_REACH, MOST_GUESSES, RaceDraft
+from cloud.race_drafts import LEAST_REACH, MOST_GUESSES, RaceDraft, mixed
 from cloud.scheduler import RaceDrafting
 from paceline.control.node_scores import NodeScores
 from paceline.errors import ModelError
@@ -89,7 +91,9 @@ def _offer(house: House, entry: Entry) -> Offer:
     return Offer(tokens=tree.tokens, parents=tree.parents, chances=view.chances)
 
 
-def test_the_verifier_guesses_only_where_the_edge_does_not() -> None:
+def test_guesses_ride_along_with_the_drafts_of_the_edge_and_its_session_knows_nothing_of_them() -> (
+    None
+):
     house = _house()
     entry, stream = house.open(prompt=(*ROUND, *ROUND[:4]))
     house.arrange()
@@ -100,7 +104,57 @@ def test_the_verifier_guesses_only_where_the_edge_does_not() -> None:
     base = entry.session.length
     mine = (TokenId(77), TokenId(78))
     house.registry.deliver(entry, stream, Proposal(base_position=base, tokens=mine, parents=(0,)))
-    assert _offer(house, entry).tokens == mine
+    assert entry.session.offer(99).tokens == mine
+    offer = _offer(house, entry)
+    assert {mine[0], ROUND[4]} <= set(offer.tokens)
+    assert list(offer.chances) == sorted(offer.chances, reverse=True)
+    assert entry.session.num_live_nodes == entry.session.window_used == 2
+
+
+NODES = st.lists(st.tuples(st.integers(0, 3), st.floats(0.1, 1.0)), max_size=6)
+
+
+@given(edge=NODES, own=NODES, most=st.integers(0, 12), num_rows=st.integers(0, 12))
+def test_a_mixture_is_a_tree_of_both(
+    edge: list[tuple[int, float]], own: list[tuple[int, float]], most: int, num_rows: int
+) -> None:
+    def chain(nodes: list[tuple[int, float]]) -> Offer:
+        reach, reaches = 1.0, []
+        for _, chance in nodes:
+            reach *= chance
+            reaches.append(reach)
+        return Offer(
+            tokens=tuple(TokenId(token) for token, _ in nodes),
+            parents=tuple(range(-1, len(nodes) - 1)),
+            chances=tuple(reaches),
+        )
+
+    def paths(offer: Offer) -> list[tuple[TokenId, ...]]:
+        found: list[tuple[TokenId, ...]] = []
+        for token, parent in zip(offer.tokens, offer.parents, strict=True):
+            assert parent < len(found), "parents come first"
+            found.append((*found[parent], token) if parent >= 0 else (token,))
+        return found
+
+    whole = mixed(chain(edge), chain(own), most=99)
+    assert sorted(paths(whole.offer)) == sorted({*paths(chain(edge)), *paths(chain(own))})
+    assert list(whole.offer.chances) == sorted(whole.offer.chances, reverse=True)
+    for path, is_own in zip(paths(whole.offer), whole.is_own, strict=True):
+        assert is_own == (path not in paths(chain(edge)))
+    part = mixed(chain(edge), chain(own), most=most)
+    assert part.offer.tokens == whole.offer.tokens[:most]
+    assert part.offer.parents == whole.offer.parents[:most]
+    # The target draws along our own chain as far as there are rows, and then something else.
+    rows = paths(part.offer)[:num_rows]
+    drawn: tuple[TokenId, ...] = ()
+    for token, _ in own:
+        if (*drawn, TokenId(token)) not in rows:
+            break
+        drawn = (*drawn, TokenId(token))
+    num_own, accepted = part.outcome(len(rows), (*drawn, TokenId(9)))
+    own_paths = [path for path in rows if path not in paths(chain(edge))]
+    assert num_own == len(own_paths)
+    assert accepted == sum(drawn[: len(path)] == path for path in own_paths)
 
 
 def test_only_drafts_of_the_edge_are_counted_as_its_drafts() -> None:
@@ -122,7 +176,7 @@ def test_only_drafts_of_the_edge_are_counted_as_its_drafts() -> None:
     more = Proposal(base_position=Position(base + 2), tokens=ROUND[6:8], parents=(0,))
     house.registry.deliver(entry, stream, more)
     assert entry.session.counts.late == 1
-    assert _offer(house, entry).tokens == ROUND[7:8]
+    assert entry.session.offer(99).tokens == ROUND[7:8]
     account = house.registry.account
     assert (account.race_drafted, account.race_accepted) == (2, 2)
 
