@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/pipelines.py --output benchmarks/results/pipelines.json \
         --plot docs/images/pipelines.png --table
 
-An edge, a verifier and a link are the real programs under a virtual clock; the draft guesses what was recorded of a real pair of models. A
-step of the target takes 60 ms, a forward pass of the draft 4 ms with up to 8 leaves. Every pipeline may choose its length, and the
-stream its floor, anew for each draft and link: the best of a few counts. Cells that the output holds already are not measured
-again, so a run that was broken off goes on; with --plot and --table alone nothing is measured.
+An edge, a verifier and a link are the real programs under a virtual clock; the draft guesses what was recorded of real pairs of models, as
+in `tree_stream.py`. A step of the target takes 60 ms, a forward pass of the draft 4 ms with up to 8 leaves. The other pipelines
+have their length chosen anew for each draft and link, the best of a few; the stream chooses for itself, as an edge does. Cells that
+the output holds already are not measured again, so a run that was broken off goes on.
 """
 
 from __future__ import annotations
@@ -22,28 +22,20 @@ from statistics import mean
 from typing import Any
 
 import matplotlib as mpl
-from pipelines_world import (
-    FORWARD,
-    REQUESTS,
-    STEP,
-    TOKENS,
-    Arm,
-    ablations,
-    arms,
-    measure,
-)
+from pipelines_world import STREAM, Arm, ablations, arms, measure
+from tree_stream_world import DRAFTS, FORWARD, REQUESTS, STEP, TOKENS, VOCABULARY
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-SEEDS = (1, 2, 3)
-MAIN = "low-bit-4-64"
+SEEDS = (1, 2)
+MAIN = "0.79"
 RTTS_MS = (10, 50, 100, 200)
 CELLS = (
     *((MAIN, rtt_ms) for rtt_ms in RTTS_MS),
-    *((name, 100) for name in ("low-bit-5-64", "smollm2-135m-draft", "distilled-trial")),
+    *((name, 100) for name in ("0.60", "0.40", "0.35")),
 )
-BASE, STREAM = "cloud only", "tree-stream"
+BASE = "cloud only"
 
 
 def main() -> None:
@@ -54,25 +46,27 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--table", action="store_true", help="Print what docs/pipelines.md says.")
-    parser.add_argument("--trace", action="append", help="Only cells of this draft.")
+    parser.add_argument("--draft", action="append", help="Only cells of this draft.")
     parser.add_argument("--rtt", action="append", type=int, help="Only cells of this round trip.")
     parser.add_argument("--label", action="append", help="Only this pipeline.")
     chosen = parser.parse_args()
     cells = [
-        (trace, rtt_ms)
-        for trace, rtt_ms in CELLS
-        if (not chosen.trace or trace in chosen.trace) and (not chosen.rtt or rtt_ms in chosen.rtt)
+        (draft, rtt_ms)
+        for draft, rtt_ms in CELLS
+        if (not chosen.draft or draft in chosen.draft) and (not chosen.rtt or rtt_ms in chosen.rtt)
     ]
     held = json.loads(chosen.output.read_text())["cells"] if chosen.output.exists() else []
-    for trace, rtt_ms in cells:
-        is_main = (trace, rtt_ms) == (MAIN, 100)
-        rounds, ahead = ((2, 4, 8, 12), (8, 16, 24)) if is_main else ((4, 8), (24,))
-        compared = (*arms(rounds=rounds, ahead=ahead), *(ablations() if is_main else ()))
+    for draft, rtt_ms in cells:
+        is_main = (draft, rtt_ms) == (MAIN, 100)
+        compared = (
+            *arms(cached=(4, 8, 12) if is_main else (4, 8)),
+            *(ablations() if is_main else ()),
+        )
         for arm in compared:
             if chosen.label and arm.label not in chosen.label:
                 continue
-            if not any(_is_of(one, arm, trace, rtt_ms) for one in held):
-                held.append(_cell(arm, trace, rtt_ms))
+            if not any(_is_of(one, arm, draft, rtt_ms) for one in held):
+                held.append(_cell(arm, draft, rtt_ms))
                 _write(chosen.output, held)
     if chosen.plot:
         _plot(held, chosen.plot)
@@ -80,16 +74,16 @@ def main() -> None:
         _print_tables(held)
 
 
-def _is_of(held: dict[str, Any], arm: Arm, trace: str, rtt_ms: int) -> bool:
-    found = (held["label"], held["figures"], held["trace"], held["rtt_ms"])
-    return found == (arm.label, arm.figures, trace, rtt_ms)
+def _is_of(held: dict[str, Any], arm: Arm, draft: str, rtt_ms: int) -> bool:
+    found = (held["label"], held["figures"], held["draft"], held["rtt_ms"])
+    return found == (arm.label, arm.figures, draft, rtt_ms)
 
 
-def _cell(arm: Arm, trace: str, rtt_ms: int) -> dict[str, Any]:
+def _cell(arm: Arm, draft: str, rtt_ms: int) -> dict[str, Any]:
     began_s = time.monotonic()
-    found = [asdict(measure(arm, trace=trace, rtt_ms=rtt_ms, seed=seed)) for seed in SEEDS]
+    found = [asdict(measure(arm, draft=draft, rtt_ms=rtt_ms, seed=seed)) for seed in SEEDS]
     cell: dict[str, Any] = {
-        "trace": trace,
+        "draft": draft,
         "rtt_ms": rtt_ms,
         "label": arm.label,
         "figures": arm.figures,
@@ -98,7 +92,7 @@ def _cell(arm: Arm, trace: str, rtt_ms: int) -> dict[str, Any]:
     }
     cell |= {name: round(mean(one[name] for one in found), 4) for name in found[0]}
     print(
-        f"{trace} {rtt_ms} ms {arm.label} {arm.figures}: {mean(cell['tokens_per_s']):.1f} tokens/s "
+        f"{draft} {rtt_ms} ms {arm.label} {arm.figures}: {mean(cell['tokens_per_s']):.1f} tokens/s "
         f"({time.monotonic() - began_s:.1f} s)",
         file=sys.stderr,
         flush=True,
@@ -114,6 +108,8 @@ def _write(path: Path, held: list[dict[str, Any]]) -> None:
         "seeds": list(SEEDS),
         "requests": REQUESTS,
         "tokens": TOKENS,
+        "vocabulary": VOCABULARY,
+        "drafts": [asdict(draft) for draft in DRAFTS],
         "step": asdict(STEP),
         "forward": asdict(FORWARD),
         "cells": held,
@@ -124,11 +120,11 @@ def _write(path: Path, held: list[dict[str, Any]]) -> None:
 # --- what it says
 
 
-def _best(held: list[dict[str, Any]], trace: str, rtt_ms: int) -> dict[str, dict[str, Any]]:
+def _best(held: list[dict[str, Any]], draft: str, rtt_ms: int) -> dict[str, dict[str, Any]]:
     """Return the best cell of each label."""
     best: dict[str, dict[str, Any]] = {}
     for cell in held:
-        if (cell["trace"], cell["rtt_ms"]) != (trace, rtt_ms) or not cell["competes"]:
+        if (cell["draft"], cell["rtt_ms"]) != (draft, rtt_ms) or not cell["competes"]:
             continue
         rival = best.get(cell["label"])
         if rival is None or mean(cell["tokens_per_s"]) > mean(rival["tokens_per_s"]):
@@ -152,12 +148,12 @@ def _print_tables(held: list[dict[str, Any]]) -> None:
     )
     print("payload bytes | nodes | rows | steps | drafting | prepared |")
     print("| " + " | ".join(["---"] * 12) + " |")
-    for trace, rtt_ms in CELLS:
-        best = _best(held, trace, rtt_ms)
+    for draft, rtt_ms in CELLS:
+        best = _best(held, draft, rtt_ms)
         for label, cell in best.items():
             share = f"{cell['prepared']:.0%}" if cell["prepared"] else ""
             print(
-                f"| {trace} | {rtt_ms} ms | {label} | {cell['figures']} | {_spread(_ratios(cell, best[BASE]))} "
+                f"| {draft} | {rtt_ms} ms | {label} | {cell['figures']} | {_spread(_ratios(cell, best[BASE]))} "
                 f"| {_spread(_ratios(best[STREAM], cell))} | {cell['payload_bytes']:.0f} | {cell['drafted']:.1f} "
                 f"| {cell['rows']:.1f} | {cell['steps']:.2f} | {cell['drafting']:.0%} | {share} |"
             )
@@ -193,20 +189,20 @@ def _plot(held: list[dict[str, Any]], path: Path) -> None:
     left.set(xlabel="round trip, ms", ylabel="tokens/s, x of cloud only", title=MAIN)
     left.set_ylim(bottom=0.0)
     left.legend(fontsize=7)
-    traces = [trace for trace, rtt_ms in CELLS if rtt_ms == 100]
+    drafts = [draft for draft, rtt_ms in CELLS if rtt_ms == 100]
     width = 0.8 / len(labels)
     for number, label in enumerate(labels):
         heights = []
-        for trace in traces:
-            best = _best(held, trace, 100)
+        for draft in drafts:
+            best = _best(held, draft, 100)
             heights.append(mean(_ratios(best[label], best[BASE])))
-        places = [place + (number - len(labels) / 2 + 0.5) * width for place in range(len(traces))]
+        places = [place + (number - len(labels) / 2 + 0.5) * width for place in range(len(drafts))]
         hatch = "//" if "race" in label else ""
         right.bar(
             places, heights, width, color=colours[label], label=label, hatch=hatch, edgecolor="w"
         )
     right.axhline(1.0, color="grey", lw=0.8)
-    right.set_xticks(range(len(traces)), traces, fontsize=8)
+    right.set_xticks(range(len(drafts)), drafts, fontsize=8)
     right.set(title="round trip of 100 ms", ylabel="tokens/s, x of cloud only")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

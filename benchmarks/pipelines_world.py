@@ -6,26 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from distance_drafts import trace_of
+from tree_stream_world import DRAFTS, FORWARD, REQUESTS, STEP, TOKENS, TREE, VOCABULARY
+
 from cloud.account import VerifierStatistics
 from cloud.scheduler import RaceDrafting, SchedulerSettings
+from edge.steering import LengthPolicy
 from paceline.client import DraftingSettings
 from paceline.client.outcome import Statistics
 from paceline.session.growth import Growth
 from paceline.session.pipeline import PipelineName, PipelineSettings
 from paceline.tokens import TokenId
-from simulator.acceptance.recordings import recorded_trace
-from simulator.cost import StepCost
 from simulator.notation import parse_network
 from simulator.virtual.edge import EdgeSettings, Request
 from simulator.virtual.model import ModelSettings
+from simulator.virtual.target import ToyTarget
 from simulator.virtual.tree_draft import tree_drafter
 from simulator.virtual.verifier import VerifierSettings
 from simulator.virtual.world import World, WorldSettings, run
 
-REQUESTS, TOKENS = 12, 64
-STEP = StepCost(fixed_s=0.0595, per_row_s=0.0005)
-FORWARD = StepCost(fixed_s=0.004, per_row_s=0.0)
-"""A step of the target takes 60 ms with one row, a forward pass of the draft 4 ms with up to 8 leaves."""
+STREAM = "tree-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,7 @@ class Arm:
 
     figures: str = ""
     """What differs among the arms of a label."""
+    policy: LengthPolicy = LengthPolicy.FIXED
     competes: bool = True
     """It is no ablation."""
 
@@ -62,30 +63,21 @@ class Measured:
     """Part of the answers after which the next proposal was there at once."""
 
 
-def arms(*, rounds: Sequence[int], ahead: Sequence[int]) -> tuple[Arm, ...]:
+def arms(*, cached: Sequence[int]) -> tuple[Arm, ...]:
     """Return everything that is compared.
 
     Args:
-        rounds: lengths that a cache of outcomes may choose from; stop-and-wait, which takes no time to try, has all.
-        ahead: lengths for what runs ahead.
+        cached: lengths that a cache of outcomes may choose from.
     """
     found = [Arm(label="cloud only", drafting=None)]
     found += [_arm("stop-and-wait", length) for length in (2, 4, 8, 12)]
-    whole = "whole segments"
-    found += [_arm("run-ahead", length) for length in ahead]
-    found += [_arm("run-ahead", length, note=whole, pre_verify=False) for length in ahead]
-    found += [_arm("run-ahead, race", length, patience_s=0.0) for length in ahead]
-    found += [_arm("outcome-cache", length) for length in rounds]
-    found += [_arm("outcome-cache-ahead", length) for length in ahead]
-    found += [_arm("outcome-cache-ahead, race", length, patience_s=0.0) for length in ahead]
-    found += [
-        Arm(
-            label="tree-stream",
-            figures=f"floor {floor:g}",
-            drafting=DraftingSettings(draft_length=32, window=256, growth=Growth(floor=floor)),
-        )
-        for floor in (0.01, 0.02, 0.05)
-    ]
+    found += [_arm("run-ahead", length, note="pre-verify") for length in (24,)]
+    found += [_arm("run-ahead", length, pre_verify=False) for length in (16, 24)]
+    found += [_arm("run-ahead, race", length, patience_s=0.0) for length in (16, 24)]
+    found += [_arm("outcome-cache", length) for length in cached]
+    found += [_arm("outcome-cache-ahead", 24, pre_verify=False)]
+    found += [_arm("outcome-cache-ahead, race", 24, patience_s=0.0)]
+    found.append(Arm(label=STREAM, drafting=TREE, policy=LengthPolicy.MARGINAL))
     return tuple(found)
 
 
@@ -96,15 +88,20 @@ def ablations() -> tuple[Arm, ...]:
         "even, 24 answers": {"uniform": True},
         "geometric, 8 answers": {"fan_out": 8},
         "even, 8 answers": {"fan_out": 8, "uniform": True},
-        "geometric, 4 answers": {"fan_out": 4},
-        "even, 4 answers": {"fan_out": 4, "uniform": True},
     }
-    found = [_arm("stop-and-wait", length, note="for comparison") for length in (4, 7)]
+    found = [_arm("stop-and-wait", 7, note="for comparison")]
     found += [_arm("outcome-cache", 7, note=note, **told) for note, told in of_cache.items()]
     found += [
-        _arm("run-ahead", 8, note="two segments of 4"),
-        _arm("run-ahead", 8, note="two segments of 4, no pre-verify", pre_verify=False),
-        _arm("outcome-cache-ahead", 8, note="two segments of 4"),
+        _arm("run-ahead", 8, note="segments of 4"),
+        _arm("run-ahead", 8, note="segments of 4, no pre-verify", pre_verify=False),
+        *(
+            Arm(
+                label=STREAM,
+                figures=f"floor {floor:g}, nothing measured",
+                drafting=replace(TREE, growth=Growth(floor=floor)),
+            )
+            for floor in (0.01, 0.02)
+        ),
     ]
     return tuple(replace(arm, competes=False) for arm in found)
 
@@ -123,13 +120,14 @@ def _arm(label: str, length: int, *, note: str = "", **figures: Any) -> Arm:
     )
 
 
-def measure(arm: Arm, *, trace: str, rtt_ms: int, seed: int) -> Measured:
+def measure(arm: Arm, *, draft: str, rtt_ms: int, seed: int) -> Measured:
     """Run one cell. Arms with the same seed answer the same requests over the same link.
 
     Raises:
         AssertionError: an answer is not the target's own.
     """
-    drafter = tree_drafter(recorded_trace(trace), cost=FORWARD)
+    pair = next(one for one in DRAFTS if one.name == draft)
+    drafter = tree_drafter(trace_of(pair, temperature=0.0), cost=FORWARD)
     requests = tuple(
         Request(
             prompt=(TokenId(5), TokenId(6 + number)), max_tokens=TOKENS, seed=1000 * seed + number
@@ -139,7 +137,12 @@ def measure(arm: Arm, *, trace: str, rtt_ms: int, seed: int) -> Measured:
     edge = (
         EdgeSettings(requests=requests, draft=None)
         if arm.drafting is None
-        else EdgeSettings(requests=requests, make_drafter=drafter, drafting=arm.drafting)
+        else EdgeSettings(
+            requests=requests,
+            make_drafter=drafter,
+            drafting=arm.drafting,
+            length_policy=arm.policy,
+        )
     )
     settings = WorldSettings(
         edges=(edge,),
@@ -152,6 +155,7 @@ def measure(arm: Arm, *, trace: str, rtt_ms: int, seed: int) -> Measured:
         ),
         network=parse_network(f"rtt={rtt_ms}ms"),
         seed=seed,
+        target=ToyTarget(vocabulary_size=VOCABULARY),
     )
     told: list[VerifierStatistics] = []
 

@@ -54,6 +54,8 @@ class Outcomes:
         self._sketch = sketch
         self._settings = settings
         self._acceptance = _Acceptance()
+        self._known: list[tuple[float, int, Node]] = []
+        self._known_for: tuple[Node, int, int, int] | None = None
         self.leaves = leaves
 
     def committed(self, token: TokenId) -> None:
@@ -71,10 +73,21 @@ class Outcomes:
         """
         unready = [
             (chance, -number, leaf)
-            for number, (chance, depth, node) in enumerate(self._answers(place))
+            for number, (chance, depth, node) in enumerate(self._hung(place))
             if (leaf := self._end_of(node, min(length, place.room - depth))) is not None
         ]
         return [leaf for _, _, leaf in heapq.nlargest(self.leaves, unready)]
+
+    def _hung(self, place: Place) -> list[tuple[float, int, Node]]:
+        """Return what `_answers` yields, which changes with commits, with what is sent and with what is guessed along the chain."""
+        num_sent = self._sketch.num_sent
+        num_guessed = sum(
+            self._sketch.guessed(node) is not None for node in self._sketch.chain[:num_sent]
+        )
+        known_for = (self._sketch.root, num_sent, num_guessed, place.room)
+        if self._known_for != known_for:
+            self._known_for, self._known = known_for, list(self._answers(place))
+        return self._known
 
     def _answers(self, place: Place) -> Iterator[tuple[float, int, Node]]:
         """Yield the answers that are prepared for, hung into the sketch: chance, tokens they commit, the last of these."""
