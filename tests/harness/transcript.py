@@ -1,6 +1,7 @@
 """A tiny language for transcripts of a session: lines that start with `>` happen, what follows is what came of them.
 
     > open prompt=1,2,3 max_tokens=9 draft_length=4 window=64 stop=7 logprobs=1 max_lead=12 verifiers=2 output=4
+           pipeline=run-ahead
     > connect [verifier]        the edge gets a stream                      > cut       it loses it
     > draft 4 5 6 [at=N]        the drafter guesses                         > no guess  it has none
     > steer draft_length=8 window=64      the edge drafts so far ahead from now on
@@ -16,6 +17,7 @@ Streams are numbered by when the edge made them. Nothing else happens: messages 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from harness.session_pair import SessionPair
 from harness.toy_verifier import SMALL_LIMITS, Stream, toy_request
@@ -48,6 +50,7 @@ from paceline.session.events import (
     Stepped,
     Stop,
 )
+from paceline.session.pipeline import PipelineName, PipelineSettings
 from paceline.tokens import Position, TokenId
 
 ALPHABET = 1000
@@ -100,6 +103,8 @@ class _Player:
             output=_ints(named.get("output", "")),
             num_logprobs=int(named.get("logprobs", 0)),
         )
+        pipeline = PipelineSettings(name=PipelineName(named.get("pipeline", "tree-stream")))
+        request = replace(request, patience_ms=pipeline.patience_ms)
         self.pair = SessionPair(
             request=request,
             limits=Limits(
@@ -112,6 +117,7 @@ class _Player:
             draft_length=int(named.get("draft_length", 8)),
             window=int(named.get("window", 64)),
             num_verifiers=int(named.get("verifiers", 1)),
+            pipeline=pipeline,
         )
         for verifier in self.pair.verifiers:
             verifier.target = type(verifier.target)(vocabulary_size=ALPHABET)
@@ -289,7 +295,8 @@ def tell(message: EdgeMessage | CloudMessage) -> str:
         case Open():
             output = f" output {_ids(message.output)}" if message.output else ""
             weights = ", the same weights only" if message.weights_fingerprint else ""
-            return f"Open prompt {_ids(message.prompt)}{output} max_tokens {message.max_tokens}{weights}"
+            patience = f", patience {message.patience_ms} ms" if message.patience_ms else ""
+            return f"Open prompt {_ids(message.prompt)}{output} max_tokens {message.max_tokens}{weights}{patience}"
         case Resume():
             return f"Resume length {message.length} attempt {message.attempt}"
         case Proposal():
