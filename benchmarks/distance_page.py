@@ -216,14 +216,20 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     if not drafts:
         return
     figure, panels = plt.subplots(
-        1, len(drafts), figsize=(4.4 * len(drafts), 4.4), sharey=True, squeeze=False,
+        1, len(drafts), figsize=(4.4 * len(drafts), 4.8), sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for axes, draft in zip(panels[0], drafts, strict=True):
         _panel(axes, [each for each in plain if each["draft"] == draft])
         axes.set(title=DRAFT_LABELS[draft], xlabel="round trip, ms")
     panels[0][0].set_ylabel("tokens/s against cloud-only streaming")
-    panels[0][0].legend(fontsize=8)
+    panels[0][0].set_ylim(0.0, 1.05 * max(each["ratio_band"][1] for each in plain))
+    named = {
+        label: line
+        for axes in panels[0]
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncol=4, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -234,7 +240,8 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
         own = sorted((r for r in rows if r["system"] == name), key=lambda r: float(r["rtt_s"]))
         if not own:
             continue
-        rtts = [1e3 * each["rtt_s"] for each in own]
+        # Side by side where they would hide each other.
+        rtts = [1e3 * each["rtt_s"] + 1.5 * (number - 3) for each in own]
         ratios = [each["ratio"] for each in own]
         errors = [
             [max(0.0, each["ratio"] - each["ratio_band"][0]) for each in own],
@@ -248,4 +255,4 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
             said = [each["predicted_ratio"] for each in own]
             axes.plot(rtts, said, linestyle="--", color=color, linewidth=0.9)
     axes.grid(alpha=0.3)
-    axes.set_ylim(bottom=0.0)
+    axes.set_xlim(0.0, 1.1e3 * max((each["rtt_s"] for each in rows), default=0.1) + 5.0)
