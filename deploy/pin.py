@@ -3,7 +3,7 @@
     python deploy/pin.py
 
 constraints.txt pins everything Paceline needs and what that needs in turn. orchestrator-requirements.txt lists what the
-orchestrator needs of it: no PyTorch, so that its image is small.
+orchestrator needs of it: no PyTorch, so that its image is small. edge-requirements.txt lists what an edge without PyTorch needs.
 """
 
 import importlib.metadata
@@ -24,6 +24,9 @@ ORCHESTRATOR_DOES_WITHOUT = frozenset(
     }
 )
 """Of our direct dependencies. What is left is tried by a test that runs the orchestrator with these blocked."""
+
+EDGE_DOES_WITHOUT = frozenset({"accelerate", "torch"})
+"""Of our direct dependencies, where drafts are computed by llama.cpp or by nobody: docs/llama.md. A test tries it."""
 
 HEADER = "# Written by deploy/pin.py; do not edit.\n"
 
@@ -60,15 +63,20 @@ def direct_dependencies() -> dict[str, Requirement]:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all files."""
     direct = direct_dependencies()
     pins = closure([*direct])
     lines = [f"{name}=={version}\n" for name, version in pins.items()]
     (FOLDER / "constraints.txt").write_text(HEADER + "".join(lines), encoding="utf-8")
-    needed = sorted(name for name in direct if name not in ORCHESTRATOR_DOES_WITHOUT)
-    text = HEADER + "".join(f"{direct[name]}\n" for name in needed)
-    (FOLDER / "orchestrator-requirements.txt").write_text(text, encoding="utf-8")
-    print(f"{len(pins)} pins, {len(needed)} requirements of the orchestrator")
+    for program, without in (
+        ("orchestrator", ORCHESTRATOR_DOES_WITHOUT),
+        ("edge", EDGE_DOES_WITHOUT),
+    ):
+        needed = sorted(name for name in direct if name not in without)
+        text = HEADER + "".join(f"{direct[name]}\n" for name in needed)
+        (FOLDER / f"{program}-requirements.txt").write_text(text, encoding="utf-8")
+        print(f"{len(needed)} requirements of the {program}")
+    print(f"{len(pins)} pins")
 
 
 if __name__ == "__main__":

@@ -68,13 +68,17 @@ def test_what_images_install_is_what_the_package_asks_for() -> None:
         assert needed.specifier.contains(pinned), f"{text}: run python deploy/pin.py"
 
 
-def test_the_orchestrators_requirements_are_the_packages_without_models() -> None:
-    without = runpy.run_path(str(DEPLOY / "pin.py"))["ORCHESTRATOR_DOES_WITHOUT"]
+@pytest.mark.parametrize(
+    ("program", "absent"),
+    [("orchestrator", {"torch", "transformers", "grpcio"}), ("edge", {"torch", "accelerate"})],
+)
+def test_requirements_of_programs_without_models(program: str, absent: set[str]) -> None:
+    without = runpy.run_path(str(DEPLOY / "pin.py"))[f"{program.upper()}_DOES_WITHOUT"]
     asked = [Requirement(text) for text in PROJECT["dependencies"]]
     wanted = {str(each) for each in asked if canonicalize_name(each.name) not in without}
-    lines = _read("orchestrator-requirements.txt").splitlines()[1:]
+    lines = _read(f"{program}-requirements.txt").splitlines()[1:]
     assert set(lines) == wanted, "run python deploy/pin.py"
-    assert not {Requirement(line).name for line in lines} & {"torch", "transformers", "grpcio"}
+    assert not {Requirement(line).name for line in lines} & absent
 
 
 @pytest.mark.slow
