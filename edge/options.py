@@ -55,8 +55,7 @@ _MODEL_OPTIONS = (
         metavar="NAME",
         help="What guesses here: lookup or suffix (find repetitions, need no weights), none, a model like --target, "
         "low-bit:4/64 or early-exit:20 (made of --target), text:MODEL (any tokenizer), suffix+MODEL (both), tree:MODEL (a "
-        "tree of guesses); see "
-        "docs/drafters.md.",
+        "tree of guesses), llama:FILE (a GGUF file, without PyTorch); see docs/drafters.md.",
     ),
     click.option(
         "--draft-length",
