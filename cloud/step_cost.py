@@ -11,8 +11,9 @@ These are the coefficients that `paceline calibrate` measures on an idle machine
 least squares of what is predicted over what was measured, with three additions.
 
  *  *It forgets.* A step counts FADE as much with every newer one: machines get slower, texts get longer.
- *  *It doubts.* A step that is far off, as usual errors go, counts in proportion less (Huber's weights): a pause of the
-    machine is no price of rows. Errors that stay become usual within some twenty steps, and are believed.
+ *  *It doubts.* A step that is far off, as errors of such steps go, counts in proportion less (Huber's weights): a pause of
+    the machine is no price of rows. Errors that stay become usual within some twenty steps, and are believed; and of work
+    that is unlike all before, no error is a surprise.
  *  *It begins somewhere.* What the steps do not tell is taken from PRIOR, the proportions that most machines are near, at
     the scale of the steps that were seen. The prior never fades. So while all steps look alike, what is known about the
     price of rows fades to the prior, which is on the cheap side: rows are tried again, and the steps tell once more.
@@ -32,7 +33,7 @@ PRIOR = (1.0, 0.01, 0.01, 0.006, 5e-5, 3e-6)
 """Coefficients as parts of the fixed one, in the order of `StepCosts`: a small model on one core of a Xeon, rounded; a
 large one on a GPU has rows of 0.5 to 1 %."""
 
-WIDTH = 2.0
+WIDTH = 5.0
 """How far, times itself, a coefficient typically is from the prior."""
 
 USUAL_ERROR = 0.03
@@ -132,6 +133,7 @@ class StepCostFit:
         count = len(PRIOR)
         self._moments: _Array = np.zeros((count, count))
         self._sums: _Array = np.zeros(count)
+        self._spread: _Array = np.zeros((count, count))
         self._usual_error = _ERROR_FIRST
         self._costs: StepCosts | None = None
 
@@ -151,17 +153,22 @@ class StepCostFit:
         terms = np.array((1.0, *astuple(work))) / predicted_s
         measured = took_s / predicted_s
         error = abs(measured - 1.0)
-        limit = DOUBT_BEYOND * self._usual_error
+        unknown = USUAL_ERROR**2 * float(terms @ self._spread @ terms)
+        limit = DOUBT_BEYOND * (self._usual_error**2 + unknown) ** 0.5
         weight = min(1.0, limit / error) if error > 0.0 else 1.0
-        learned = self._usual_error + _LEARNING * (min(error, limit) - self._usual_error)
+        usual = min(error, DOUBT_BEYOND * self._usual_error)
+        learned = self._usual_error + _LEARNING * (usual - self._usual_error)
         self._usual_error = max(_ERROR_LEAST, learned)
         self._moments = self._moments * FADE + weight * np.outer(terms, terms)
         self._sums = self._sums * FADE + weight * measured * terms
-        self._costs = _solved(self._moments, self._sums)
+        self._costs, self._spread = _solved(self._moments, self._sums)
 
 
-def _solved(moments: _Array, sums: _Array) -> StepCosts:
-    """Return the likeliest coefficients, none below 0, from sums over steps and the prior."""
+def _solved(moments: _Array, sums: _Array) -> tuple[StepCosts, _Array]:
+    """Return the likeliest coefficients, none below 0, from sums over steps and the prior; and how unsure they are.
+
+    That is their covariance as a multiple of the variance of an error.
+    """
     prior = np.array(PRIOR)
     # The prior's scale is that at which it fits the steps best.
     prior = prior * float(prior @ sums) / float(prior @ moments @ prior)
@@ -174,7 +181,7 @@ def _solved(moments: _Array, sums: _Array) -> StepCosts:
         part = np.linalg.solve(matrix[np.ix_(used, used)], goal[used])
     found = np.zeros(len(prior))
     found[used] = part
-    return StepCosts(
+    costs = StepCosts(
         fixed_s=float(found[0]),
         per_session_s=float(found[1]),
         per_row_s=float(found[2]),
@@ -182,3 +189,4 @@ def _solved(moments: _Array, sums: _Array) -> StepCosts:
         per_context_token_s=float(found[4]),
         per_attended_s=float(found[5]),
     )
+    return costs, np.linalg.inv(matrix)

@@ -67,6 +67,20 @@ def test_steps_that_look_alike_leave_the_proportions_of_the_prior() -> None:
     assert costs.per_row_s / costs.fixed_s == pytest.approx(PRIOR[2], rel=0.1)
 
 
+def test_work_unlike_all_before_is_believed_at_once() -> None:
+    fit, prompts = StepCostFit(), StepWork()
+    for _ in range(64):
+        prompts = prompts.with_prefill(2, context=10)
+    for _ in range(16):
+        fit.add(prompts, FULL.seconds(prompts))
+    for rows in (2, 1, 2, 1):
+        work = StepWork()
+        for _ in range(64):
+            work = work.with_rows(rows, context=30)
+        fit.add(work, FULL.seconds(work))
+    assert known(fit).row_s(30) == pytest.approx(FULL.row_s(30), rel=0.1)
+
+
 def test_what_is_not_shown_any_more_fades_so_that_rows_are_tried_again() -> None:
     fit, alike = fitted(FULL), StepWork().with_rows(1, context=50)
     learned = known(fit).per_row_s / known(fit).fixed_s
