@@ -132,7 +132,7 @@ ARMS = (
     ),
     *(
         Arm(label=f"byte {price} us", byte_s=price * 1e-6)
-        for price in (0, 16, 32, 128, 256, 512, 1024)
+        for price in (0, 16, 32, 64, 128, 256, 512, 1024)
     ),
 )
 
