@@ -150,6 +150,8 @@ def _print_tables(held: list[dict[str, Any]]) -> None:
     print("| " + " | ".join(["---"] * 12) + " |")
     for draft, rtt_ms in CELLS:
         best = _best(held, draft, rtt_ms)
+        if STREAM not in best:
+            continue  # not measured yet
         for label, cell in best.items():
             share = f"{cell['prepared']:.0%}" if cell["prepared"] else ""
             print(
