@@ -19,7 +19,7 @@ define quietly
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test core test-fast faults lint format stubs install install-dev clean distclean
+.PHONY: help demo test core test-fast faults llama lint format stubs install install-dev clean distclean
 
 help:  ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ test-fast: install-dev  ## Run the tests that take a moment only
 
 faults: install-dev  ## Try 10,000 seeded fault schedules in virtual time, on all processors
 	$(BIN)/python -m simulator.simulate faults --first 0 --count 10000 --coverage
+
+llama: install-dev  ## Compile llama.cpp's Python binding (minutes) and test the drafts that run on it
+	$(call quietly,compiling llama-cpp-python: some minutes,CMAKE_ARGS="-DLLAVA_BUILD=OFF -DLLAMA_CURL=OFF" $(BIN)/pip install llama-cpp-python==0.3.36)
+	$(BIN)/pytest tests/unit/test_llama_branches.py tests/unit/test_llama_drawing.py tests/unit/test_llama_drafter.py tests/integration/test_edge_without_torch.py
 
 lint: install-dev  ## Run every check that runs no program
 	$(BIN)/ruff check .

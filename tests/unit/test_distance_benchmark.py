@@ -1,20 +1,16 @@
 """The pure parts of benchmarks/distance.py: what is kept of a run, what is measured when, what a table says."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from paceline.tokens import TokenId
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 from distance_cells import DRAFTS, LINKS, SYSTEMS, Wanted, best_round, blocks
 from distance_drafts import KnownTexts, trace_of
 from distance_lines import LINES, RunFolder, lost_at
 from distance_report import formula, groups, row
+
+from paceline.tokens import TokenId
 
 
 def line(
