@@ -25,8 +25,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from edge.distillation.compact import unpacked
 from edge.distillation.draft_reading import read_head
 from edge.drafters.distilled import distilled_path, lean_model, load_distilled
-from edge.drafters.lean import LeanModel
 from paceline.engine.engine import Engine
+from paceline.engine.lean import LeanModel
 from paceline.engine.loading import load_model, load_tokenizer, resolve
 from paceline.engine.rows import RowGroup
 from paceline.tokens import TokenId

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from edge.distillation.compact import OUTPUT, SUFFIX, read_description, read_levels, unpacked
 from edge.distillation.draft_reading import check_draft, is_draft, read_head
-from edge.drafters.lean import LeanModel, is_lean
 from edge.drafters.matrices import LowBitMatrix, can_multiply
 from edge.drafters.model import SETTINGS
 from paceline.engine.architecture import context_length
 from paceline.engine.engine import Engine
 from paceline.engine.fingerprint import weights_fingerprint
+from paceline.engine.lean import LeanModel, is_lean
 from paceline.engine.loading import load_model, load_weights, resolve
 from paceline.engine.partial_head import PartialHead
 from paceline.engine.tokenizer import Tokenizer

@@ -276,8 +276,10 @@ class Engine:
         if not wanted:
             self._model.base_model(**inputs)
             return torch.empty((0, 0), device=tokens.device)
-        index = torch.tensor(wanted, device=tokens.device)
-        output = self._model(**inputs, logits_to_keep=index)
+        # Most steps want all rows; to pick them would copy them.
+        is_all = len(wanted) == tokens.shape[1]
+        keep = slice(None) if is_all else torch.tensor(wanted, device=tokens.device)
+        output = self._model(**inputs, logits_to_keep=keep)
         logits: Tensor = output.logits[0]
         return logits.float()
 

@@ -22,8 +22,9 @@ from paceline.engine.engine import Engine
 from paceline.engine.fingerprint import weights_fingerprint
 from paceline.engine.gguf_header import quantisation_of
 from paceline.engine.gguf_once import reading_once
+from paceline.engine.lean_form import lean_form
 from paceline.engine.rows import EngineSettings
-from paceline.engine.self_check import check_arithmetic
+from paceline.engine.self_check import check_logits, plain_logits
 from paceline.engine.source import (
     DType,
     ModelSource,
@@ -100,8 +101,9 @@ def load_model(
         context_length=context_length(config),
     )
     with translated(source, "attention"):
-        engine = Engine(model, identity=identity, settings=settings)
-        check_arithmetic(engine, model, name=source.name)
+        expected = plain_logits(model, vocabulary_size=identity.vocabulary_size)
+        engine = Engine(lean_form(model) or model, identity=identity, settings=settings)
+        check_logits(engine, expected, name=f"{source.name} ({config.model_type})")
     return engine
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from paceline.engine import attention
 from paceline.engine.engine import Engine
@@ -25,33 +26,48 @@ bfloat16 (SmolLM2), a missing mask 0.3 to 0.7 (BERT and its kin), two unrelated 
 
 
 def check_arithmetic(engine: Engine, model: Any, *, name: str) -> None:
+    """Compare an engine with the transformers model inside it, which is left as it was; see `check_logits`."""
+    expected = plain_logits(model, vocabulary_size=engine.identity.vocabulary_size)
+    check_logits(engine, expected, name=f"{name} ({model.config.model_type})")
+
+
+def plain_logits(model: Any, *, vocabulary_size: int) -> Tensor:
+    """Return what one plain forward pass of a transformers model says of the text that is compared."""
+    tokens = torch.tensor([_tokens(vocabulary_size)], device=model.device)
+    with torch.inference_mode():
+        model.set_attn_implementation("eager")
+        try:
+            logits: Tensor = model(tokens, use_cache=False).logits[0]
+        finally:
+            model.set_attn_implementation(attention.NAME)
+        return logits[NUM_PREFILLED:].float()
+
+
+def check_logits(engine: Engine, expected: Tensor, *, name: str) -> None:
     """Compare a prefill and a tree, among rows of another sequence, with one plain forward pass.
 
     Args:
         engine: with nothing in its cache.
-        model: the transformers model inside it; left as it was.
+        expected: from `plain_logits`.
         name: of the model, for the error.
 
     Raises:
         ModelError: they differ by more than rounding can explain.
     """
-    size = engine.identity.vocabulary_size
-    tokens = [TokenId((7919 * (i + 1)) % size) for i in range(NUM_TOKENS)]
+    tokens = _tokens(engine.identity.vocabulary_size)
     with torch.inference_mode():
-        model.set_attn_implementation("eager")
-        try:
-            plain = model(torch.tensor([tokens], device=engine.device), use_cache=False).logits[0]
-        finally:
-            model.set_attn_implementation(attention.NAME)
-        expected = plain[NUM_PREFILLED:].float()
         difference = _by_engine(engine, tokens) - expected
         deviation = float(difference.square().mean().sqrt() / expected.std().clamp(min=1e-20))
     # Weights that are not finite are for the sampler to find, which names them.
     if deviation > MAX_DEVIATION[engine.identity.dtype]:
         raise ModelError(
-            f"{name} ({model.config.model_type}): computed row by row its logits differ by {deviation:.2g} of their spread "
+            f"{name}: computed row by row its logits differ by {deviation:.2g} of their spread "
             "from its own forward pass; this architecture is not supported"
         )
+
+
+def _tokens(vocabulary_size: int) -> list[TokenId]:
+    return [TokenId((7919 * (i + 1)) % vocabulary_size) for i in range(NUM_TOKENS)]
 
 
 def _by_engine(engine: Engine, tokens: list[TokenId]) -> torch.Tensor:

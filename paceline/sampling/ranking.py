@@ -20,6 +20,8 @@ from paceline.tokens import Position, TokenId
 CHUNK = 128
 """Neighbours of which only the largest is looked at first: the best k of all are in the best k chunks."""
 
+FEW_ROWS = 3
+"""For fewer rows it is faster to look at everything at once."""
 SPARE = 4
 """So many more than wanted are looked for: values that equal the last one are found with it, and bfloat16 makes many equal."""
 
@@ -128,9 +130,9 @@ def _top(values_RW: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
     Among values that equal the last of them, any may be taken.
     """
-    width = values_RW.shape[1]
+    num_rows, width = values_RW.shape
     num_chunks = width // CHUNK
-    if num_chunks <= 2 * most:
+    if num_rows < FEW_ROWS or num_chunks <= 2 * most:
         return values_RW.topk(most)
     rest = values_RW[:, num_chunks * CHUNK :]
     chunks_RCW = values_RW[:, : num_chunks * CHUNK].view(-1, num_chunks, CHUNK)

@@ -9,9 +9,9 @@ import torch
 from harness.models import CONFIGS, llama_config, tiny_engine, tiny_model
 from torch import nn
 
-from edge.drafters.lean import LeanModel, is_lean
 from paceline.engine import attention
 from paceline.engine.engine import Engine
+from paceline.engine.lean import LeanModel, is_lean
 from paceline.engine.rows import RowGroup
 from paceline.tokens import TokenId
 

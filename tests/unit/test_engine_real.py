@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from paceline.engine import attention
 from paceline.engine.engine import Engine
-from paceline.engine.loading import load_model, load_tokenizer, resolve
+from paceline.engine.loading import load_model, load_tokenizer, load_weights, resolve
 from paceline.engine.rows import EngineSettings, RowGroup
 from paceline.engine.tokenizer import Tokenizer
 from paceline.tokens import TokenId
@@ -32,15 +31,12 @@ def smollm2() -> tuple[Engine, Tokenizer]:
 
 
 @contextmanager
-def plain(engine: Engine) -> Iterator[Any]:
+def plain() -> Iterator[Any]:
     """The same weights as an ordinary transformers model."""
-    model = engine._model
+    model = load_weights(resolve("smollm2-135m"), dtype="float32")
     model.set_attn_implementation("eager")
-    try:
-        with torch.inference_mode():
-            yield model
-    finally:
-        model.set_attn_implementation(attention.NAME)
+    with torch.inference_mode():
+        yield model
 
 
 def test_rows_of_several_sessions_equal_plain_forwards(smollm2: tuple[Engine, Tokenizer]) -> None:
@@ -74,7 +70,7 @@ def test_rows_of_several_sessions_equal_plain_forwards(smollm2: tuple[Engine, To
         group = RowGroup(sequence=sequence, tokens=tokens, parents=parents)
         seen |= zip(texts, engine.forward([group]).of(0), strict=True)
         engine.close(sequence)
-    with plain(engine) as model:
+    with plain() as model:
         for prompt in prompts:
             for branch in branches:
                 rows = model(torch.tensor([[*prompt, *branch]]), use_cache=False).logits[0]
@@ -97,7 +93,7 @@ def test_greedy_text_is_that_of_generate(smollm2: tuple[Engine, Tokenizer]) -> N
         group = RowGroup(sequence=sequence, tokens=output[-1:], commit=True)
         logits = engine.forward([group]).of(0)
     engine.close(sequence)
-    with plain(engine) as model:
+    with plain() as model:
         ids = torch.tensor([prompt])
         expected = model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16

@@ -1,4 +1,4 @@
-"""A draft model as few operations as can be: what Python and small operations cost is most of a small model's step.
+"""A model as few operations as can be: what Python and small operations cost is a good part of a small model's step.
 
 Takes the weights of a transformers model of Llama's kind and runs under the engine like it. Queries, keys and values are one
 product, so are gate and up. Turning by position is one product of complex numbers: the rows that make queries and keys are put
@@ -9,7 +9,6 @@ Shape suffixes: R = rows of the step; H = hidden width; G = key heads; Q = query
 N = heads of queries, keys and values together; C = complex numbers of a head, D / 2.
 """
 
-# ruff: noqa: N803, N806 - tensors carry shape suffixes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -48,11 +47,13 @@ def is_lean(config: Any) -> bool:
     if config.model_type not in KINDS or config.attention_bias or config.mlp_bias:
         return False
     turns = getattr(config, "rope_parameters", None) or {}
-    return config.hidden_act == "silu" and turns.get("rope_type", "default") in _PLAIN_TURNS
+    turns_all = turns.get("partial_rotary_factor", 1.0) == 1.0
+    kind = turns.get("rope_type", "default")
+    return config.hidden_act == "silu" and turns_all and kind in _PLAIN_TURNS
 
 
 class LeanModel(nn.Module):
-    """A draft model. `is_lean` must hold for it.
+    """A model. `is_lean` must hold for it.
 
     Args:
         model: a transformers model, from which embeddings, norms and the output matrix are taken as they are.
@@ -87,11 +88,15 @@ class LeanModel(nn.Module):
         self._head = head
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, logits_to_keep: Tensor, **keywords: Any
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        logits_to_keep: Tensor | slice,
+        **keywords: Any,
     ) -> LeanOutput:
         """Return logits [1, wanted rows, V] of the rows named by `logits_to_keep`."""
         hidden_RH = self.base_model(input_ids, position_ids, **keywords)
-        rows_RH = self.base_model.finish(hidden_RH[logits_to_keep])
+        rows_RH = self.base_model.finish(hidden_RH, logits_to_keep)
         return LeanOutput(logits=self._head(rows_RH)[None])
 
 
@@ -109,7 +114,10 @@ class _Body(nn.Module):
         self.layers = nn.ModuleList(
             _Layer(layer, self._heads, number, make) for number, layer in enumerate(body.layers)
         )
+        # A row that begins in this column is as long as the norm wants it: never 0, however small its numbers.
+        self._least = (config.hidden_size * config.rms_norm_eps) ** 0.5
         weight: Tensor = body.embed_tokens.weight
+        self._dtype = weight.dtype
         positions = torch.arange(config.max_position_embeddings, device=weight.device)
         cos, sin = body.rotary_emb(weight[:1, None].float(), positions[None])
         half = cos.shape[-1] // 2
@@ -117,18 +125,23 @@ class _Body(nn.Module):
         self.register_buffer("_turns", turns_PC, persistent=False)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, **keywords: Any) -> Tensor:
-        """Return hidden states [R, H] before the last norm, in float32."""
+        """Return hidden states before the last norm, in float32 with a column for the norm: [R, H + 1]."""
         step: LayerStep = keywords[STEP_KEYWORD]
         embedded_RH: Tensor = self._embeddings(input_ids[0])
-        hidden_RH = embedded_RH.to(torch.float32, copy=True)
+        num_rows, width = embedded_RH.shape
+        summed_RH = torch.empty((num_rows, width + 1), device=embedded_RH.device)
+        summed_RH[:, width] = self._least
+        hidden_RH = summed_RH[:, :width]
+        hidden_RH.copy_(embedded_RH)
         desk = _Desk(self._heads, self._turns[position_ids[0]], embedded_RH.dtype, step)
         for layer in self.layers:
-            layer.forward(hidden_RH, desk)
-        return hidden_RH
+            layer.forward(hidden_RH, summed_RH, desk)
+        return summed_RH
 
-    def finish(self, hidden_RH: Tensor) -> Tensor:
-        """Return the rows as the output matrix takes them."""
-        return self._norm.forward(hidden_RH)
+    def finish(self, summed_RH: Tensor, rows: Tensor | slice) -> Tensor:
+        """Return some rows as the output matrix takes them."""
+        summed_RH = summed_RH[rows]
+        return self._norm.forward(summed_RH[:, :-1]).div_(lengths(summed_RH)).to(self._dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,10 +205,10 @@ class _Desk:
             self._query_view = self._mixed[:, : g * q * d].view(num_rows, g, q, d).transpose(0, 1)
             self._new = self._mixed[:, g * q * d :].view(num_rows, 2, g, d).permute(1, 2, 0, 3)
 
-    def attend(self, mixed_RN: Tensor, call: AttentionCall) -> Tensor:
-        """Turn queries and keys, write keys and values, attend: [R, G * Q * D]."""
+    def attend(self, mixed_RN: Tensor, lengths_R1: Tensor, call: AttentionCall) -> Tensor:
+        """Make queries, keys and values of unit rows, turn, write keys and values, attend: [R, G * Q * D]."""
         heads, num_rows = self._heads, mixed_RN.shape[0]
-        self._mixed.copy_(mixed_RN)
+        torch.div(mixed_RN, lengths_R1, out=self._mixed)
         self._turned.mul_(self._turns)
         if self._folded:
             assert isinstance(self._step, Step)
@@ -229,6 +242,7 @@ class _Layer(nn.Module):
             self._gates.forward,
             self._down.forward,
         )
+        self._dtype = layer.input_layernorm.weight.dtype
         self._call = AttentionCall(
             layer=number, scale=float(layer.self_attn.scaling), window=None, softcap=None
         )
@@ -237,34 +251,39 @@ class _Layer(nn.Module):
         """Return the four products of the layer."""
         return self._mix, self._out, self._gates, self._down
 
-    def forward(self, hidden_RH: Tensor, desk: _Desk) -> None:
-        """Add what the layer has to say to the hidden states."""
+    def forward(self, hidden_RH: Tensor, summed_RH: Tensor, desk: _Desk) -> None:
+        """Add what the layer has to say to the hidden states.
+
+        Args:
+            hidden_RH: hidden states, in float32.
+            summed_RH: the same with the column for the norm: [R, H + 1].
+            desk: of the step.
+        """
         before, mix, out, between, gates, down = self._functions
-        hidden_RH.add_(out(desk.attend(mix(before(hidden_RH)), self._call)))
-        gate, up = gates(between(hidden_RH)).chunk(2, dim=-1)
+        # What is divided may as well be divided behind the product, where something is copied anyway.
+        mixed_RN = mix(before(hidden_RH).to(self._dtype))
+        hidden_RH.add_(out(desk.attend(mixed_RN, lengths(summed_RH), self._call)))
+        normed_RH = between(hidden_RH).div_(lengths(summed_RH))
+        gate, up = gates(normed_RH.to(self._dtype)).chunk(2, dim=-1)
         hidden_RH.add_(down(silu(gate).mul_(up)))
 
 
-class _Norm(nn.Module):
-    """Root mean square norm. Takes float32, returns the model's type.
+def lengths(summed_RH: Tensor) -> Tensor:
+    """Return the length of each row: the square root of its width times its root mean square, in one operation."""
+    found_R1: Tensor = torch.linalg.vector_norm(summed_RH, dim=-1, keepdim=True)
+    return found_R1
 
-    A row's length is the square root of its width times its root mean square: one operation finds it, where a mean of squares
-    takes three.
-    """
+
+class _Norm(nn.Module):
+    """Root mean square norm but for the division by a row's length."""
 
     _weight: Tensor
-    _least: Tensor
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
-        weight: Tensor = norm.weight.detach()
-        width = len(weight)
-        self._dtype = weight.dtype
-        self.register_buffer("_weight", weight.float() * width**0.5)
-        self.register_buffer("_least", torch.tensor((width * float(norm.variance_epsilon)) ** 0.5))
-        self._constants = self._weight, self._least
+        weight: Tensor = norm.weight.detach().float()
+        self.register_buffer("_weight", weight * len(weight) ** 0.5)
+        self._constant = self._weight
 
     def forward(self, rows_RH: Tensor) -> Tensor:
-        weight, least = self._constants
-        length_R1: Tensor = torch.linalg.vector_norm(rows_RH, dim=-1, keepdim=True).hypot_(least)
-        return (rows_RH / length_R1).mul_(weight).to(self._dtype)
+        return rows_RH * self._constant

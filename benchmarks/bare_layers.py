@@ -1,0 +1,141 @@
+"""What a forward pass of a model cannot do without: its matrix products, and attention over the text. The measure of all that comes on top.
+
+Nothing here is run by itself: `draft_forward.py` and `target_forward.py` time it in turns with whole forward passes.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+Product = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionShape:
+    """Of one layer, and how many layers there are."""
+
+    num_layers: int
+    num_keys: int
+    queries_per_key: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, config: Any) -> AttentionShape:
+        """Return that of a model of Llama's kind."""
+        return cls(
+            num_layers=config.num_hidden_layers,
+            num_keys=config.num_key_value_heads,
+            queries_per_key=config.num_attention_heads // config.num_key_value_heads,
+            head_dim=config.hidden_size // config.num_attention_heads,
+        )
+
+
+class BareLayers:
+    """Calls products one after another from Python on inputs that are there already, and the attention kernel once per layer.
+
+    Args:
+        products: each with its input width, in the order of a forward pass.
+        shape: of the attention.
+        dtype: of inputs, keys and values.
+        num_keys: rows of keys and values that are seen.
+    """
+
+    def __init__(
+        self,
+        products: Sequence[tuple[Product, int]],
+        shape: AttentionShape,
+        *,
+        dtype: torch.dtype,
+        num_keys: int,
+    ) -> None:
+        self._products = products
+        self._shape = shape
+        self._dtype = dtype
+        # Every layer has its own, as in a cache.
+        buffer = torch.randn(2, shape.num_layers, 1, shape.num_keys, num_keys, shape.head_dim)
+        self._keys, self._values = buffer.to(dtype).unbind(0)
+        self._inputs: dict[int, dict[int, Tensor]] = {}
+        self._queries: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @torch.inference_mode()
+    def multiply(self, num_rows: int) -> None:
+        """Do all products."""
+        inputs = self._inputs.get(num_rows)
+        if inputs is None:
+            widths = {width for _, width in self._products}
+            inputs = {width: torch.randn(num_rows, width).to(self._dtype) for width in widths}
+            self._inputs[num_rows] = inputs
+        for product, width in self._products:
+            product(inputs[width])
+
+    @torch.inference_mode()
+    def attend(self, num_rows: int) -> None:
+        """Attend in all layers; the rows see different keys, as those of a tree do."""
+        found = self._queries.get(num_rows)
+        if found is None:
+            shape = self._shape
+            folded = num_rows * shape.queries_per_key
+            queries = torch.randn(1, shape.num_keys, folded, shape.head_dim).to(self._dtype)
+            mask = torch.zeros(folded, self._keys.shape[3], dtype=self._dtype)
+            found = self._queries[num_rows] = queries, mask
+        for keys, values in zip(self._keys, self._values, strict=True):
+            scaled_dot_product_attention(found[0], keys, values, attn_mask=found[1])
+
+    def step(self, num_rows: int) -> None:
+        """Do both."""
+        self.multiply(num_rows)
+        self.attend(num_rows)
+
+
+def timed_ms(steps: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
+    """Time each step once per round, in turns, so that a busy machine slows all."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for index in range(rounds + 2):
+        for name, step in steps.items():
+            started_s = time.perf_counter()
+            step()
+            took_s = time.perf_counter() - started_s
+            if index >= 2:  # the first ones warm up
+                times[name].append(1000 * took_s)
+    return times
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return the median, and where a tenth of all lies below and above."""
+    tenths = statistics.quantiles(values, n=10)
+    return {
+        "median": round(statistics.median(values), 4),
+        "p10": round(tenths[0], 4),
+        "p90": round(tenths[-1], 4),
+    }
+
+
+def ratio(times: Mapping[str, Sequence[float]], whole: str, bare: str) -> dict[str, float]:
+    """Return how much longer one takes than the other, round by round."""
+    return spread([one / other for one, other in zip(times[whole], times[bare], strict=True)])
+
+
+def machine() -> dict[str, Any]:
+    """Return what ran this, and how."""
+    names = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    models = [line.partition(":")[2].strip() for line in names if line.startswith("model name")]
+    return {
+        "command": ["python", *sys.argv],
+        "machine": {
+            "processor": models[0] if models else platform.machine(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }

@@ -1,0 +1,241 @@
+"""What one forward pass of a packed draft costs beyond its bare layers, for 1 to 8 leaves and texts of 64 to 1024 tokens.
+
+    .venv/bin/python benchmarks/draft_forward.py [--draft NAME] [--rounds N] [--json FILE]
+
+`branch` is all that an edge does for a pass: from the paths to the guesses with their chances, with PENDING guesses in the cache.
+`extend` is the same for a chain of one token. `bare` is the products and the attention of as many rows, called one after
+another from Python (`bare_layers.py`), with a copy of the same weights. They are timed in turns on one thread; told are medians and
+tenths of --rounds, of times and of ratios within a round. The split takes single parts away from the whole: what is left of the
+model's own time without products and attention is norms, turns, cache writes and sums, what is left of `branch` without the engine
+and the ranking is Python's bookkeeping.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from bare_layers import AttentionShape, BareLayers, machine, ratio, spread, timed_ms
+
+from edge.distillation.compact import unpacked
+from edge.drafters.distilled import distilled_path, lean_model, load_distilled
+from edge.drafters.model import ModelDraft, ModelDrafter
+from edge.drafters.tree import TreeDrafter, TreeModelDraft
+from paceline.engine.engine import Engine
+from paceline.engine.lean import LeanModel
+from paceline.engine.loading import load_tokenizer, resolve
+from paceline.sampling.settings import SamplingSettings
+from paceline.tokens import TokenId
+
+CONTEXTS = (64, 256, 1024)
+LEAVES = (1, 2, 4, 8)
+WIDTH = 4
+PENDING = 64
+"""Live guesses in the cache when a measurement begins; some more when it ends."""
+MOST_PASSES = 8
+"""Before the tree is grown afresh, untimed."""
+
+
+class Tree:
+    """Grows a tree below the same text again and again.
+
+    Args:
+        drafter: the draft.
+        context: tokens of the text.
+        leaves: in one forward pass.
+        temperature: of the target.
+    """
+
+    def __init__(
+        self, drafter: TreeDrafter, *, context: int, leaves: int, temperature: float
+    ) -> None:
+        self._text = [TokenId(5 + (7 * i) % 200) for i in range(context)]
+        self.draft: TreeModelDraft = drafter.open(
+            prompt_length=context,
+            max_tokens=256,
+            sampling=SamplingSettings(temperature=temperature),
+        )
+        self._leaves = leaves
+        self._open: list[tuple[TokenId, ...]] = []
+        self._left = 0
+
+    def ready(self) -> None:
+        """Let enough guesses be pending, and leaves be there."""
+        if self._left == 0:
+            self.draft.last_logits(self._text, 1)  # drops all guesses
+            self._open, pending = [()], 0
+            while pending < PENDING or len(self._open) < MOST_PASSES * self._leaves:
+                pending += len(self._open[:8])
+                self._grow(8)
+            self._left = MOST_PASSES
+        self._left -= 1
+
+    def step(self) -> None:
+        """One forward pass."""
+        self._grow(self._leaves)
+
+    def _grow(self, leaves: int) -> None:
+        paths, self._open = self._open[:leaves], self._open[leaves:]
+        for path, guesses in zip(
+            paths, self.draft.branch(self._text, paths, width=WIDTH), strict=True
+        ):
+            self._open += [(*path, guess.token) for guess in guesses]
+
+
+class Chain:
+    """Guesses one token after another below the same text again and again."""
+
+    def __init__(self, drafter: ModelDrafter, *, context: int) -> None:
+        self._prompt = [TokenId(5 + (7 * i) % 200) for i in range(context)]
+        self._draft: ModelDraft = drafter.open(
+            prompt_length=context, max_tokens=256, sampling=SamplingSettings(temperature=0.0)
+        )
+        self._text = list(self._prompt)
+
+    def ready(self) -> None:
+        """Go back when the chain is long, which costs a row that is not timed."""
+        if len(self._text) - len(self._prompt) >= PENDING:
+            self._text = list(self._prompt)
+            self._draft.extend(self._text, 1)
+
+    def step(self) -> None:
+        """Guess one token."""
+        self._text += self._draft.extend(self._text, 1)
+
+
+def bare_layers(model: LeanModel, *, num_keys: int) -> BareLayers:
+    products = [(matrix.forward, int(matrix.weight.shape[1])) for matrix in model.matrices()]
+    shape = AttentionShape.of(model.config)
+    return BareLayers(products, shape, dtype=torch.bfloat16, num_keys=num_keys)
+
+
+def measured(
+    drafter: TreeDrafter, model: LeanModel, *, context: int, leaves: int, rounds: int
+) -> dict[str, Any]:
+    """Times and ratios of a forward pass of some leaves."""
+    tree = Tree(drafter, context=context, leaves=leaves, temperature=0.0)
+    bare = bare_layers(model, num_keys=context + PENDING)
+    steps: dict[str, Callable[[], object]] = {
+        "ready": tree.ready,
+        "branch": tree.step,
+        "bare": partial(bare.step, leaves),
+    }
+    if leaves == 1:
+        chain = Chain(ModelDrafter(drafter.engine, vocabulary_size=1 << 20), context=context)
+        steps |= {"chain ready": chain.ready, "extend": chain.step}
+    times = timed_ms(steps, rounds=rounds)
+    tree.draft.close()
+    row: dict[str, Any] = {
+        "branch_ms": spread(times["branch"]),
+        "bare_ms": spread(times["bare"]),
+        "branch_over_bare": ratio(times, "branch", "bare"),
+    }
+    if leaves == 1:
+        row["extend_ms"] = spread(times["extend"])
+        row["extend_over_bare"] = ratio(times, "extend", "bare")
+    return row
+
+
+class Stopwatch:
+    """Adds up the time that a function takes while it is running."""
+
+    def __init__(self, inner: Callable[..., Any], *, is_running: bool = True) -> None:
+        self._inner = inner
+        self.is_running = is_running
+        self.total_ms = 0.0
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Do what the function does."""
+        started_s = time.perf_counter()
+        result = self._inner(*arguments, **keywords)
+        if self.is_running:
+            self.total_ms += 1000 * (time.perf_counter() - started_s)
+        return result
+
+
+def split(
+    drafter: TreeDrafter, model: LeanModel, *, leaves: int, temperature: float, rounds: int
+) -> dict[str, float]:
+    """Mean ms of each part of a forward pass after 256 tokens."""
+    context, engine = 256, drafter.engine
+    tree = Tree(drafter, context=context, leaves=leaves, temperature=temperature)
+    bare = bare_layers(model, num_keys=context + PENDING)
+    tree.ready()
+    ranking = Stopwatch(tree.draft._drawing.ranked_leaves, is_running=False)  # noqa: SLF001 - what is inside is what is asked
+    tree.draft._drawing.ranked_leaves = ranking  # type: ignore[method-assign]  # noqa: SLF001 - see above
+    forward = Stopwatch(engine.forward, is_running=False)
+    whole, products, attention = (
+        Stopwatch(step)
+        for step in (tree.step, partial(bare.multiply, leaves), partial(bare.attend, leaves))
+    )
+    engine.forward = forward  # type: ignore[method-assign]
+    planning_ms = 0.0
+    for _ in range(rounds):
+        tree.ready()
+        ranking.is_running = forward.is_running = True
+        before = engine.step_split
+        whole()
+        planning_ms += (engine.step_split.plan_ns - before.plan_ns) / 1e6
+        ranking.is_running = forward.is_running = False
+        products()
+        attention()
+    del engine.forward  # type: ignore[method-assign]  # the class has its own
+    tree.draft.close()
+    model_ms = forward.total_ms - planning_ms
+    parts = {
+        "products": products.total_ms,
+        "attention": attention.total_ms,
+        "norms, turns, cache writes, sums": model_ms - products.total_ms - attention.total_ms,
+        "planning": planning_ms,
+        "noise and ranking": ranking.total_ms,
+        "bookkeeping": whole.total_ms - forward.total_ms - ranking.total_ms,
+        "whole": whole.total_ms,
+    }
+    return {name: round(total / rounds, 3) for name, total in parts.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draft", default="smollm2-135m-draft")
+    parser.add_argument("--target", default="smollm2-135m", help="whose tokenizer the draft has")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    file = distilled_path(arguments.draft)
+    if file is None or file.is_dir():
+        raise SystemExit(f"{arguments.draft}: not a packed draft")
+    with unpacked(file) as folder:
+        model = lean_model(file, folder)
+    if model is None:
+        raise SystemExit(f"{arguments.draft}: cannot be multiplied as it is packed on this machine")
+    engine: Engine = load_distilled(file, tokenizer=load_tokenizer(resolve(arguments.target)))
+    drafter = TreeDrafter(engine, vocabulary_size=1 << 20)
+    content: dict[str, Any] = machine() | {"rounds": arguments.rounds, "width": WIDTH}
+    content |= {"contexts": {}, "split_ms": {}}
+    for context in CONTEXTS:
+        rows = content["contexts"][str(context)] = {}
+        for leaves in LEAVES:
+            row = measured(drafter, model, context=context, leaves=leaves, rounds=arguments.rounds)
+            rows[str(leaves)] = row
+            told = {name: value["median"] for name, value in row.items()}
+            print(f"{context} tokens, {leaves} leaves: {told}", flush=True)
+    for temperature in (0.0, 0.8):
+        for leaves in (1, 8):
+            parts = split(
+                drafter, model, leaves=leaves, temperature=temperature, rounds=arguments.rounds
+            )
+            content["split_ms"][f"{leaves} leaves, temperature {temperature}"] = parts
+            print(f"{leaves} leaves, temperature {temperature}: {parts}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
