@@ -23,6 +23,7 @@ from simulator.cost import StepCost
 from simulator.link import LinkSettings
 from simulator.network import NetworkSettings
 from simulator.virtual.draft import DraftSettings
+from simulator.virtual.drawn_pipelines import with_pipelines
 from simulator.virtual.edge import EdgeSettings, Request
 from simulator.virtual.model import ModelSettings
 from simulator.virtual.mqtt.house import BrokerSettings
@@ -103,6 +104,7 @@ _KINDS = tuple(kind for kind in FaultKind if kind not in CONTROL)
 _CONTROL_KINDS = tuple(kind for kind in FaultKind if kind in CONTROL)
 _CONTROL_SEED = 0xC0
 _RACE_SEED = 0xAC
+_PIPELINE_SEED = 0x9B
 _BREAKS = frozenset({FaultKind.CUT, FaultKind.HALF_OPEN, FaultKind.KILL_VERIFIER})
 """What ends streams at once: soon after it sessions come back."""
 
@@ -203,7 +205,9 @@ def drawn(seed: int) -> Schedule:
         for _ in range(int(dice.integers(1, MOST_CONTROL + 1))):
             faults.append(_control_fault(dice, faults, until_s=until_s))
     verifiers = _racing(default_rng((seed, _RACE_SEED)), world.verifiers)
-    return Schedule(seed=seed, world=replace(world, verifiers=verifiers), faults=tuple(faults))
+    edges = with_pipelines(default_rng((seed, _PIPELINE_SEED)), world.edges)
+    world = replace(world, verifiers=verifiers, edges=edges)
+    return Schedule(seed=seed, world=world, faults=tuple(faults))
 
 
 def _racing(dice: Generator, verifiers: Sequence[VerifierSettings]) -> tuple[VerifierSettings, ...]:
