@@ -13,7 +13,7 @@ import pytest
 import cloud.program
 from cloud.command import cloud as cloud_command
 from cloud.program import run, verifier_settings
-from cloud.scheduler import Schedule
+from cloud.scheduler import RaceDrafting, Schedule
 from cloud.server import ServerSettings, TlsSettings
 from cloud.service import STATUS
 from cloud.worker import WorkerSettings
@@ -49,6 +49,7 @@ def test_options_arrive() -> None:
     settings = verifier_settings(
         options(
             *("--listen", "0.0.0.0:0", "--insecure", "--no-race", "--race-patience", "80ms"),
+            *("--race-drafts", "lookup"),
             *("--row-budget", "40", "--window", "64", "--max-lead", "16", "--lease", "2m"),
             *("--schedule", "alternating", "--max-slowdown", "1.5"),
             *("--max-sessions", "3", "--min-step", "20ms", "--drain", "1s"),
@@ -58,6 +59,7 @@ def test_options_arrive() -> None:
     assert settings.server.is_insecure_allowed
     assert settings.server.drain_s == 1.0
     assert (settings.scheduler.race, settings.scheduler.patience_s) == (False, 0.08)
+    assert settings.scheduler.race_drafts is RaceDrafting.LOOKUP
     assert settings.scheduler.row_budget == 40
     assert settings.scheduler.schedule is Schedule.ALTERNATING
     assert settings.scheduler.max_slowdown == 1.5
