@@ -184,7 +184,7 @@ def _edge(arm: Arm, draft: Draft, *, rtt_ms: int, seed: int) -> EdgeSettings:
         return EdgeSettings(requests=requests, draft=None)
     drafting = arm.drafting
     if arm.knows_pace and drafting.growth is not None:
-        pace = Pace(rtt_s=rtt_ms / 1000, step_s=0.06, forward_s=FORWARD.fixed_s, slack_s=0.003)
+        pace = Pace(rtt_s=rtt_ms / 1000, step_s=0.06, forward_s=FORWARD.fixed_s, slack_s=0.0012)
         drafting = replace(drafting, growth=replace(drafting.growth, pace=pace))
     return EdgeSettings(
         requests=requests,

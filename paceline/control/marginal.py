@@ -30,7 +30,7 @@ FLOOR_LEAST = 0.005
 FLOOR_MOST = 0.9
 """No floor is higher: what is nearly certain is worth any row, and tells how things are."""
 
-SLACK_SHARE = 0.05
+SLACK_SHARE = 0.02
 """By how much of a step the beginning of the next one may be wrong, besides the jitter of the link."""
 
 TELL_CHANGE = 0.25

@@ -81,7 +81,7 @@ def test_a_decision_says_how_a_tree_grows_and_why() -> None:
     assert (growth.width, growth.leaves) == (3, 5)
     assert pace is not None
     assert (pace.rtt_s, pace.step_s, pace.forward_s) == (0.1, 0.062, 0.004)
-    assert pace.slack_s == pytest.approx(0.002 + 0.05 * 0.07)
+    assert pace.slack_s == pytest.approx(0.002 + 0.02 * 0.07)
     assert decision.sentence == (
         "send guesses with a chance of 2 % or more: a token takes 35 ms; a row costs 0.5 ms of it and others 0 ms; 4 bytes "
         "count as 0.19 ms; after a rejection the verifier is 2 steps of 62 ms further before a new guess is there, over 100 ms"
