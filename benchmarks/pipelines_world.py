@@ -15,7 +15,7 @@ from edge.steering import LengthPolicy
 from paceline.client import DraftingSettings
 from paceline.client.outcome import Statistics
 from paceline.session.growth import Growth
-from paceline.session.pipeline import PipelineName, PipelineSettings
+from paceline.session.pipeline import FanOut, PipelineName, PipelineSettings
 from paceline.tokens import TokenId
 from simulator.notation import parse_network
 from simulator.virtual.edge import EdgeSettings, Request
@@ -75,8 +75,12 @@ def arms(*, cached: Sequence[int]) -> tuple[Arm, ...]:
     found += [_arm("run-ahead", length, pre_verify=False) for length in (16, 24)]
     found += [_arm("run-ahead, race", length, patience_s=0.0) for length in (16, 24)]
     found += [_arm("outcome-cache", length) for length in cached]
+    likeliest: dict[str, Any] = {"note": "likeliest answers", "fan_by": FanOut.CHANCE}
+    found += [_arm("outcome-cache", length, **likeliest) for length in cached]
     found += [_arm("outcome-cache-ahead", 24, pre_verify=False)]
+    found += [_arm("outcome-cache-ahead", 24, pre_verify=False, **likeliest)]
     found += [_arm("outcome-cache-ahead, race", 24, patience_s=0.0)]
+    found += [_arm("outcome-cache-ahead, race", 24, patience_s=0.0, **likeliest)]
     found.append(Arm(label=STREAM, drafting=TREE, policy=LengthPolicy.MARGINAL))
     return tuple(found)
 
@@ -85,9 +89,11 @@ def ablations() -> tuple[Arm, ...]:
     """Return what shows the worth of the parts of the published pipelines."""
     of_cache: dict[str, dict[str, Any]] = {
         "geometric, 24 answers": {},
-        "even, 24 answers": {"uniform": True},
+        "even, 24 answers": {"fan_by": FanOut.EVEN},
+        "likeliest 24 answers": {"fan_by": FanOut.CHANCE},
+        "likeliest 8 answers": {"fan_out": 8, "fan_by": FanOut.CHANCE},
         "geometric, 8 answers": {"fan_out": 8},
-        "even, 8 answers": {"fan_out": 8, "uniform": True},
+        "even, 8 answers": {"fan_out": 8, "fan_by": FanOut.EVEN},
     }
     found = [_arm("stop-and-wait", 7, note="for comparison")]
     found += [_arm("outcome-cache", 7, note=note, **told) for note, told in of_cache.items()]

@@ -11,12 +11,13 @@ fan-out is in `fan_out.py`.
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from paceline.session.drafting import DraftRequest, EdgeCounts
 from paceline.session.fan_out import MOST_AT_ONE, even, geometric
 from paceline.session.growth import GrowthRequest, path_to
 from paceline.session.guesses import Guesses
-from paceline.session.pipeline import PipelineSettings, Place
+from paceline.session.pipeline import FanOut, PipelineSettings, Place
 from paceline.session.rounds import RunAhead, StopAndWait
 from paceline.session.sketch import Sketch
 from paceline.session.tree import Node
@@ -86,18 +87,20 @@ class Outcomes:
         )
         known_for = (self._sketch.root, num_sent, num_guessed, place.room)
         if self._known_for != known_for:
-            self._known_for, self._known = known_for, list(self._answers(place))
+            answers = heapq.nlargest(
+                self._settings.fan_out, self._answers(place), key=lambda one: one[0]
+            )
+            self._known_for = known_for
+            self._known = [
+                (chance, depth, parent.grow(token)) for chance, depth, parent, token in answers
+            ]
         return self._known
 
-    def _answers(self, place: Place) -> Iterator[tuple[float, int, Node]]:
-        """Yield the answers that are prepared for, hung into the sketch: chance, tokens they commit, the last of these."""
+    def _answers(self, place: Place) -> Iterator[tuple[float, int, Node, TokenId]]:
+        """Yield answers to prepare for: chance, tokens they commit, the node before the last of these, that last one."""
         num_sent = self._sketch.num_sent
         nodes = [self._sketch.root, *self._sketch.chain[:num_sent]]
-        if self._settings.uniform:
-            counts = even(self._settings.fan_out, length=num_sent)
-        else:
-            rate = round(self._acceptance.rate, 2)  # nothing changes below that
-            counts = geometric(self._settings.fan_out, length=num_sent, acceptance=rate)
+        counts = self._counts(num_sent)
         reached = 1.0
         for k, (node, count) in enumerate(zip(nodes, counts, strict=True)):
             guesses = self._sketch.guessed(node) or ()
@@ -105,8 +108,21 @@ class Outcomes:
             others = [guess for guess in guesses if guess.token != sent]
             if k + 1 < place.room and not self._sketch.is_end(node):
                 for guess in others[:count]:
-                    yield reached * guess.chance, k + 1, node.grow(guess.token)
+                    yield reached * guess.chance, k + 1, node, guess.token
             reached *= next((guess.chance for guess in guesses if guess.token == sent), 0.0)
+
+    def _counts(self, length: int) -> tuple[int, ...]:
+        """Return how many answers to prepare for, at most, after 0, 1 ... `length` accepted tokens."""
+        match self._settings.fan_by:
+            case FanOut.CHANCE:
+                return (MOST_AT_ONE,) * (length + 1)
+            case FanOut.EVEN:
+                return even(self._settings.fan_out, length=length)
+            case FanOut.GEOMETRIC:
+                rate = round(self._acceptance.rate, 2)  # nothing changes below that
+                return geometric(self._settings.fan_out, length=length, acceptance=rate)
+            case _:
+                assert_never(self._settings.fan_by)
 
     def _end_of(self, answer: Node, length: int) -> Node | None:
         """Return where the chain after an answer goes on, or None if it is as long as it may be."""

@@ -50,6 +50,17 @@ class PipelineName(StrEnum):
         return self in {PipelineName.OUTCOME_CACHE, PipelineName.OUTCOME_CACHE_AHEAD}
 
 
+class FanOut(StrEnum):
+    """Which answers to a proposal are prepared for."""
+
+    GEOMETRIC = "geometric"
+    """The likeliest at each position, fewer where it is reached less often: as published (`fan_out.py`)."""
+    EVEN = "even"
+    """The likeliest at each position, as many at every one."""
+    CHANCE = "chance"
+    """The likeliest of all, as the drafter's chances have it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineSettings:
     """Which pipeline, and its own figures.
@@ -75,8 +86,8 @@ class PipelineSettings:
     fan_out: int = 24
     """`outcome-cache` and `outcome-cache-ahead`: answers that are prepared for, in all; at least 1."""
 
-    uniform: bool = False
-    """Prepare for as many answers at every position, instead of fewer at positions that are reached less often."""
+    fan_by: FanOut = FanOut.GEOMETRIC
+    """`outcome-cache` and `outcome-cache-ahead`: which answers these are."""
 
     def __post_init__(self) -> None:
         """Check every field."""

@@ -20,7 +20,7 @@ from paceline.messages import Open, Proposal, Resume
 from paceline.session.events import Drafted, Grown, NothingToDraft, Steer
 from paceline.session.growth import GrownLeaf, Growth, GrowthRequest
 from paceline.session.pace import Pace
-from paceline.session.pipeline import PipelineName, PipelineSettings
+from paceline.session.pipeline import FanOut, PipelineName, PipelineSettings
 from paceline.session.rounds import HeldBack
 from paceline.session.table import CloudState, EdgeState
 from paceline.session.tree import Node
@@ -104,7 +104,7 @@ class World:
             segment=self.one_of([1, 3, 50]),
             pre_verify=self.choose(2) == 0,
             fan_out=self.one_of([1, 7, 24]),
-            uniform=self.choose(2) == 0,
+            fan_by=self.one_of(list(FanOut)),
         )
 
     def one_of(self, options: list[_T]) -> _T:

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness.model_world import save_pair
@@ -10,7 +11,7 @@ from harness.model_world import save_pair
 from edge.drafters import load_drafter
 from paceline.client import DraftingSettings
 from paceline.client.outcome import Statistics
-from paceline.session.pipeline import PipelineName, PipelineSettings
+from paceline.session.pipeline import FanOut, PipelineName, PipelineSettings
 from paceline.tokens import TokenId
 from simulator.acceptance.recordings import recorded_trace
 from simulator.cost import StepCost
@@ -30,8 +31,8 @@ ANSWER_S = RTT_S + STEP_S + (LENGTH + 1) * ROW_S
 """From when a proposal is sent to when it is answered."""
 
 
-def drafting(name: str, **figures: float) -> DraftingSettings:
-    pipeline = PipelineSettings(name=PipelineName(name), **figures)  # type: ignore[arg-type]
+def drafting(name: str, **figures: Any) -> DraftingSettings:
+    pipeline = PipelineSettings(name=PipelineName(name), **figures)
     return DraftingSettings(draft_length=LENGTH, tokens_per_message=1, pipeline=pipeline)
 
 
@@ -138,7 +139,7 @@ def test_preparing_for_answers_saves_the_time_to_draft() -> None:
 
     waiting_s, never = seconds_of(drafting("stop-and-wait"))
     cached_s, hits = seconds_of(drafting("outcome-cache", fan_out=24))
-    _, fewer_hits = seconds_of(drafting("outcome-cache", fan_out=8, uniform=True))
+    _, fewer_hits = seconds_of(drafting("outcome-cache", fan_out=8, fan_by=FanOut.EVEN))
     assert never == 0.0
     assert hits > 0.85
     assert hits >= fewer_hits
