@@ -38,9 +38,6 @@ from matplotlib import pyplot as plt
 
 EDGES = (1, 2, 4, 8, 16, 32, 64)
 ARMS = ("none", "colocated", "even", "goodput", "alternating")
-SPREAD_EDGES = (1, 8, 32, 64)
-SPREAD_ARMS = ("none", "colocated", "even", "goodput")
-"""What is measured with every seed after the first."""
 TOKENS = 1536
 """Of all answers of a cell together, within the bounds below."""
 TOKENS_LEAST, TOKENS_MOST = 48, 256
@@ -61,7 +58,7 @@ COLOURS = {
 
 
 def cells(seeds: Iterable[int]) -> Iterator[Cell]:
-    """Give every cell: whole curves of the first seed, and what tells their spread of the others; the slowest cells first."""
+    """Give every cell, seed by seed; of a curve the slowest cells first."""
     for seed in seeds:
         kind: dict[str, Any]
         for target in TARGETS:
@@ -70,10 +67,10 @@ def cells(seeds: Iterable[int]) -> Iterator[Cell]:
             for arm in ("none", "even", "goodput"):
                 yield Cell(**kind, arm=arm, tokens=TOKENS_LEAST, silent=16)
         for target, trace in PAIRS:
-            for edges in reversed(EDGES if seed == 1 else SPREAD_EDGES):
+            for edges in reversed(EDGES):
                 tokens = min(TOKENS_MOST, max(TOKENS_LEAST, TOKENS // edges))
                 kind = {"target": target, "trace": trace, "edges": edges, "seed": seed}
-                for arm in ARMS if seed == 1 and trace == GOOD else SPREAD_ARMS:
+                for arm in ARMS:
                     yield Cell(**kind, arm=arm, tokens=tokens)
 
 

@@ -38,6 +38,10 @@ from cloud.goodput import DraftRows, choose
 from cloud.step_cost import StepCosts, StepWork
 from paceline.errors import ConfigError
 
+SURENESS = 0.93
+"""What a chance counts when rows are chosen: it is an estimate, and those that are too high are chosen first. A row that
+just pays hardly adds anything; one that just does not costs everybody."""
+
 
 class Schedule(StrEnum):
     """How rows are given to drafts; see the module."""
@@ -273,7 +277,7 @@ def _drafts(
     chosen = choose(
         [
             DraftRows(
-                chances=view.chances,
+                chances=tuple(chance * SURENESS for chance in view.chances),
                 row_s=costs.row_s(view.context),
                 drafted_at_s=view.drafted_at_s,
             )
@@ -283,7 +287,7 @@ def _drafts(
         base_s=base_s,
         longest_s=base_s * settings.max_slowdown * slowest,
     )
-    return list(chosen.counts), chosen.num_tokens - len(roots)
+    return list(chosen.counts), (chosen.num_tokens - len(roots)) / SURENESS
 
 
 def _filled(views: Sequence[SessionView], chunks: Sequence[int]) -> StepWork:
