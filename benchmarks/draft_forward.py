@@ -4,7 +4,7 @@
 
 `branch` is all that an edge does for a pass: from the paths to the guesses with their chances, with PENDING guesses in the cache.
 `extend` is the same for a chain of one token. `bare` is the products and the attention of as many rows, called one after
-another from Python (`bare_layers.py`), with a copy of the same weights. They are timed in turns on one thread; told are medians and
+another from Python (`bare_layers.py`), with a copy of the same weights. They are timed in turns, each twice in a row, on one thread; told are medians and
 tenths of --rounds, of times and of ratios within a round. The split takes single parts away from the whole: what is left of the
 model's own time without products and attention is norms, turns, cache writes and sums, what is left of `branch` without the engine
 and the ranking is Python's bookkeeping.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bare_layers import AttentionShape, BareLayers, machine, ratio, spread, timed_ms
+from bare_layers import AttentionShape, BareLayers, Timed, machine, ratio, spread, timed_ms
 
 from edge.distillation.compact import unpacked
 from edge.drafters.distilled import distilled_path, lean_model, load_distilled
@@ -121,15 +122,14 @@ def measured(
     """Times and ratios of a forward pass of some leaves."""
     tree = Tree(drafter, context=context, leaves=leaves, temperature=0.0)
     bare = bare_layers(model, num_keys=context + PENDING)
-    steps: dict[str, Callable[[], object]] = {
-        "ready": tree.ready,
-        "branch": tree.step,
-        "bare": partial(bare.step, leaves),
+    what = {
+        "branch": Timed(step=tree.step, ready=tree.ready),
+        "bare": Timed(step=partial(bare.step, leaves)),
     }
     if leaves == 1:
         chain = Chain(ModelDrafter(drafter.engine, vocabulary_size=1 << 20), context=context)
-        steps |= {"chain ready": chain.ready, "extend": chain.step}
-    times = timed_ms(steps, rounds=rounds)
+        what["extend"] = Timed(step=chain.step, ready=chain.ready)
+    times = timed_ms(what, rounds=rounds)
     tree.draft.close()
     row: dict[str, Any] = {
         "branch_ms": spread(times["branch"]),
@@ -143,61 +143,61 @@ def measured(
 
 
 class Stopwatch:
-    """Adds up the time that a function takes while it is running."""
+    """Notes how long a function took when it was called last."""
 
-    def __init__(self, inner: Callable[..., Any], *, is_running: bool = True) -> None:
+    def __init__(self, inner: Callable[..., Any]) -> None:
         self._inner = inner
-        self.is_running = is_running
-        self.total_ms = 0.0
+        self.last_ms = 0.0
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Do what the function does."""
         started_s = time.perf_counter()
         result = self._inner(*arguments, **keywords)
-        if self.is_running:
-            self.total_ms += 1000 * (time.perf_counter() - started_s)
+        self.last_ms = 1000 * (time.perf_counter() - started_s)
         return result
 
 
 def split(
     drafter: TreeDrafter, model: LeanModel, *, leaves: int, temperature: float, rounds: int
 ) -> dict[str, float]:
-    """Mean ms of each part of a forward pass after 256 tokens."""
+    """Median ms of each part of a forward pass after 256 tokens."""
     context, engine = 256, drafter.engine
     tree = Tree(drafter, context=context, leaves=leaves, temperature=temperature)
     bare = bare_layers(model, num_keys=context + PENDING)
     tree.ready()
-    ranking = Stopwatch(tree.draft._drawing.ranked_leaves, is_running=False)  # noqa: SLF001 - what is inside is what is asked
-    tree.draft._drawing.ranked_leaves = ranking  # type: ignore[method-assign]  # noqa: SLF001 - see above
-    forward = Stopwatch(engine.forward, is_running=False)
+    drawing = tree.draft._drawing  # noqa: SLF001 - what is inside is what is asked
+    ranking, forward = Stopwatch(drawing.ranked_leaves), Stopwatch(engine.forward)
+    drawing.ranked_leaves, engine.forward = ranking, forward  # type: ignore[method-assign]
     whole, products, attention = (
         Stopwatch(step)
         for step in (tree.step, partial(bare.multiply, leaves), partial(bare.attend, leaves))
     )
-    engine.forward = forward  # type: ignore[method-assign]
-    planning_ms = 0.0
+    found: dict[str, list[float]] = {}
     for _ in range(rounds):
-        tree.ready()
-        ranking.is_running = forward.is_running = True
-        before = engine.step_split
-        whole()
-        planning_ms += (engine.step_split.plan_ns - before.plan_ns) / 1e6
-        ranking.is_running = forward.is_running = False
-        products()
-        attention()
-    del engine.forward  # type: ignore[method-assign]  # the class has its own
+        for _ in range(2):
+            products()
+        for _ in range(2):
+            attention()
+        for _ in range(2):
+            tree.ready()
+            planned_ns = engine.step_split.plan_ns
+            whole()
+            planning_ms = (engine.step_split.plan_ns - planned_ns) / 1e6
+        model_ms = forward.last_ms - planning_ms
+        parts = {
+            "products": products.last_ms,
+            "attention": attention.last_ms,
+            "norms, turns, cache writes, sums": model_ms - products.last_ms - attention.last_ms,
+            "planning": planning_ms,
+            "noise and ranking": ranking.last_ms,
+            "bookkeeping": whole.last_ms - forward.last_ms - ranking.last_ms,
+            "whole": whole.last_ms,
+        }
+        for name, part_ms in parts.items():
+            found.setdefault(name, []).append(part_ms)
+    del engine.forward, drawing.ranked_leaves  # the classes have their own
     tree.draft.close()
-    model_ms = forward.total_ms - planning_ms
-    parts = {
-        "products": products.total_ms,
-        "attention": attention.total_ms,
-        "norms, turns, cache writes, sums": model_ms - products.total_ms - attention.total_ms,
-        "planning": planning_ms,
-        "noise and ranking": ranking.total_ms,
-        "bookkeeping": whole.total_ms - forward.total_ms - ranking.total_ms,
-        "whole": whole.total_ms,
-    }
-    return {name: round(total / rounds, 3) for name, total in parts.items()}
+    return {name: round(statistics.median(values), 3) for name, values in found.items()}
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/target_forward.py [--model NAME] [--rounds N] [--json FILE]
 
 `step` is `Engine.forward` of one sequence with CONTEXT tokens: one row, or a tree of 16. `bare` is the products and the attention
-of as many rows, called one after another from Python (`bare_layers.py`), with a copy of the same weights. They are timed in turns on
-one thread; told are medians and tenths of --rounds, of times and of ratios within a round, and the engine's own split of a step.
+of as many rows, called one after another from Python (`bare_layers.py`), with a copy of the same weights. They are timed in turns, each
+twice in a row, on one thread; told are medians and tenths of --rounds, of times and of ratios within a round, and the engine's own split of a step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from bare_layers import AttentionShape, BareLayers, Product, machine, ratio, spread, timed_ms
+from bare_layers import AttentionShape, BareLayers, Product, Timed, machine, ratio, spread, timed_ms
 
 from paceline.engine.engine import Engine
 from paceline.engine.loading import load_model, load_tokenizer, load_weights, resolve
@@ -70,7 +70,8 @@ def measured(name: str, dtype: Literal["float32", "bfloat16"], *, rounds: int) -
         step = stepper(engine, num_rows)
         step()
         engine.reset_counters()
-        times = timed_ms({"step": step, "bare": partial(bare.step, num_rows)}, rounds=rounds)
+        what = {"step": Timed(step=step), "bare": Timed(step=partial(bare.step, num_rows))}
+        times = timed_ms(what, rounds=rounds)
         split = engine.step_split
         parts = {"plan": split.plan_ns, "layers": split.linear_ns}
         parts |= {"attention": split.attention_ns, "head": split.head_ns}
