@@ -195,7 +195,14 @@ def _plot(held: dict[Key, Cell], path: Path) -> None:
         label, colour = f"{draft.name}, {draft.label}", f"C{number}"
         left.errorbar(RTTS_MS, means, reach, label=label, color=colour, marker="o", ms=4)
         if draft.name in BARS:
-            left.plot(RTTS_MS, BARS[draft.name], color=colour, ls=":", lw=1, label=f"wanted of {draft.name}")
+            left.plot(
+                RTTS_MS,
+                BARS[draft.name],
+                color=colour,
+                ls=":",
+                lw=1,
+                label=f"wanted of {draft.name}",
+            )
     left.axhline(1.0, color="grey", lw=0.8)
     left.set(xlabel="round trip, ms", ylabel="tokens/s, x of cloud only", title="speed by draft")
     left.set_ylim(bottom=0.0)
