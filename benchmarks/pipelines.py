@@ -188,7 +188,11 @@ def _plot(held: list[dict[str, Any]], path: Path) -> None:
             RTTS_MS, middle, reach, label=label, color=colours[label], ls=dashed, marker="o", ms=4
         )
     left.axhline(1.0, color="grey", lw=0.8)
-    left.set(xlabel="round trip, ms", ylabel="tokens/s, x of cloud only", title=MAIN)
+    left.set(
+        xlabel="round trip, ms",
+        ylabel="tokens/s, x of cloud only",
+        title=f"first guess right: {MAIN}",
+    )
     left.set_ylim(bottom=0.0)
     left.legend(fontsize=7)
     drafts = [draft for draft, rtt_ms in CELLS if rtt_ms == 100]
@@ -205,7 +209,7 @@ def _plot(held: list[dict[str, Any]], path: Path) -> None:
         )
     right.axhline(1.0, color="grey", lw=0.8)
     right.set_xticks(range(len(drafts)), drafts, fontsize=8)
-    right.set(title="round trip of 100 ms", ylabel="tokens/s, x of cloud only")
+    right.set(title="round trip of 100 ms", xlabel="first guess right")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
