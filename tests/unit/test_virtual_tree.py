@@ -11,6 +11,7 @@ from paceline.drafter import TreeDraft, tokens_of
 from paceline.errors import ConfigError
 from paceline.sampling.settings import SamplingSettings
 from paceline.session.growth import Growth
+from paceline.session.pipeline import PipelineSettings
 from paceline.tokens import TokenId
 from simulator.acceptance.chances import RankChances
 from simulator.acceptance.recordings import recorded_trace
@@ -107,6 +108,33 @@ def test_an_edge_learns_what_guesses_are_worth_and_follows_a_link_that_steps_awa
     assert 0.6 < back < 1.25, "the text differs, the link does not"
     assert answer.statistics is not None
     assert answer.statistics.proposal_bytes < 40 * answer.statistics.committed
+
+
+def test_nothing_is_late_for_a_verifier_that_waits() -> None:
+    """It was asked for patience: what it costs is learned, when it goes on without drafts is not."""
+    edge = EdgeSettings(
+        requests=(Request(prompt=(TokenId(5), TokenId(6)), max_tokens=48, seed=3),),
+        make_drafter=tree_drafter(TRACE, cost=FORWARD),
+        drafting=replace(FAR, growth=Growth(), pipeline=PipelineSettings(patience_s=0.3)),
+        length_policy=LengthPolicy.MARGINAL,
+    )
+    settings = WorldSettings(
+        edges=(edge,), verifiers=(VERIFIER,), network=parse_network("rtt=100ms")
+    )
+    grown: list[Growth | None] = []
+
+    async def look(world: World) -> None:
+        await world.edges[0].has(46)
+        client = world.edges[0]._running
+        assert client is not None
+        grown.append(client.drafting.growth)
+
+    ((answer,),) = run(settings, script=look).asked
+    assert tuple(answer.pieces) == settings.target.run(answer.request.prompt, 48)
+    (growth,) = grown
+    assert growth is not None
+    assert growth.floor != Growth().floor
+    assert growth.pace is None
 
 
 def test_a_tree_drafter_has_what_was_recorded() -> None:
