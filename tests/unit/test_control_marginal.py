@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from paceline.client.meter import Meter
 from paceline.control.marginal import (
     BYTE_S,
     FLOOR_LEAST,
@@ -18,6 +19,7 @@ from paceline.control.steps import DOUBT, ROW_SHARE, StepMeter
 from paceline.errors import LocalProtocolError
 from paceline.messages import Commit
 from paceline.session.growth import Growth
+from paceline.settings import Address
 from paceline.tokens import Position, TokenId
 
 MEASURED = Measured(
@@ -159,3 +161,22 @@ def test_waiting_for_others_counts_as_time_between_steps() -> None:
     for _ in range(10):
         meter.add(told(20.0, queue_ms=40.0))
     assert meter.step_s == pytest.approx(0.06)
+
+
+def test_a_client_tells_what_it_learned_of_its_verifier_and_its_drafter() -> None:
+    meter, here, there = Meter(), Address(host="a", port=1), Address(host="b", port=1)
+    meter.add_rtt(here, 0.1)
+    for _ in range(3):
+        # Three guesses were compared for each of two tokens, and one was right.
+        commit = replace(told(60.0, rows=7, tokens=2), num_judged=6, num_accepted=1)
+        meter.committed(commit, address=here)
+        meter.drafted(0.004, 8)
+    found = meter.tree(here)
+    assert (found.rtt_s, found.tokens_per_step) == (0.1, 2.0)
+    assert found.forward_s == pytest.approx(0.004)
+    assert found.step_s == pytest.approx(0.06)
+    assert meter.draft_s == pytest.approx(0.0005)
+    assert (meter.acceptance_probability, meter.num_judged) == (pytest.approx(0.5), 6)
+    unknown = meter.tree(there)
+    assert (unknown.rtt_s, unknown.step_s, unknown.tokens_per_step) == (0.0, 0.0, 0.0)
+    assert choose(unknown, usual=USUAL).growth == USUAL
