@@ -154,6 +154,7 @@ def _steering(
         bounds=Bounds(window_most=min(WINDOW_MOST, verifier.limits.window)),
         explain=told,
         growth=drafting.growth if drafts else None,
+        byte_s=settings.byte_s,
     )
 
 

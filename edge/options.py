@@ -10,6 +10,7 @@ import click
 from edge.draft_spec import TREE
 from edge.steering import LengthPolicy
 from paceline.client.settings import ConnectionSettings, DraftingSettings
+from paceline.control.marginal import BYTE_S
 from paceline.control.messages import MAX_DRAFT_LENGTH, MAX_WINDOW
 from paceline.errors import ConfigError
 from paceline.sampling.settings import MAX_SEED, SamplingSettings
@@ -88,6 +89,14 @@ _MODEL_OPTIONS = (
         metavar="SECONDS",
         help="How long the verifier may wait for drafts before it goes on without; 0: not at all.  "
         "[default: 0 for tree-stream, 2 for the others]",
+    ),
+    click.option(
+        "--byte-price",
+        type=click.FloatRange(min=0.0),
+        default=round(BYTE_S * 1e6, 3),
+        metavar="US",
+        help="What a byte of a tree's guesses is taken to cost, in microseconds: 8 is the time of one at 1 Mbit/s. More sends fewer "
+        "guesses; for --length-policy marginal.",
     ),
     click.option(
         "--tokens-per-message",
@@ -171,6 +180,9 @@ class AgentSettings:
     """How far ahead to draft at first, or always: as `length_policy` says."""
 
     length_policy: LengthPolicy = LengthPolicy.CLOSED_FORM
+    byte_s: float = BYTE_S
+    """What a byte of a tree's guesses is taken to cost, in seconds; at least 0."""
+
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -238,6 +250,7 @@ def agent_settings(values: Mapping[str, Any]) -> AgentSettings:
         draft=values["draft"],
         drafting=_drafting(values),
         length_policy=_length_policy(values),
+        byte_s=values["byte_price"] / 1e6,
         connection=ConnectionSettings(
             insecure=values["insecure"],
             ca_file=values["tls_ca"],

@@ -89,6 +89,11 @@ def test_who_says_how_far_to_draft_means_it(
     assert f"draft_length={drafting[0]}, window={drafting[1]}" in shown
 
 
+def test_a_byte_has_a_price_in_microseconds() -> None:
+    for arguments, told in (("", "byte_s=4.8e-05"), ("--byte-price 8", "byte_s=8e-06")):
+        assert told in CliRunner().invoke(probe, arguments.split()).output
+
+
 def settings_of(arguments: str) -> DraftingSettings:
     made: list[DraftingSettings] = []
 
