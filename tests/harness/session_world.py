@@ -112,7 +112,8 @@ class World:
 
     def move(self) -> None:
         """Make one move that is possible now, and check everything."""
-        possible = {name: weight for name, weight in WEIGHTS.items() if self._can(name)}
+        can = self._conditions()
+        possible = {name: weight for name, weight in WEIGHTS.items() if can.get(name, True)}
         pick = self.choose(sum(possible.values()))
         for name, weight in possible.items():
             pick -= weight
@@ -121,10 +122,11 @@ class World:
                 break
         self.check()
 
-    def _can(self, name: str) -> bool:
+    def _conditions(self) -> dict[str, bool]:
+        """Return whether a move can be made, of those that cannot always be."""
         pair, goes_on = self.pair, not self.pair.edge.is_over
         stream = pair.stream
-        conditions = {
+        return {
             "connect": stream is None and goes_on,
             "cut": stream is not None and goes_on,
             "drain": stream is not None,
@@ -139,7 +141,6 @@ class World:
             "ask": pair.edge.growth_request is not None,
             "grow": bool(self._asked),
         }
-        return conditions.get(name, True)
 
     # --- the link
 
