@@ -42,7 +42,8 @@ READ_PER_STEP = 1024
 """Tokens read between two steps, for all sessions together: 1 to 2 ms. A prompt is read while it is computed."""
 
 GUESSES_PER_STEP = 128
-"""Guesses made for one step, for all sessions that race together: about 1 ms. With many of them rows are dear anyway."""
+"""Guesses made for one step, for all sessions together, or one for each if there are more: 1 to 5 ms. With many of them
+rows are dear anyway."""
 
 TRUST = 4.0
 """A session is believed as if so many guesses had come true as often as expected."""
@@ -193,18 +194,20 @@ class RaceDrafts:
         # Draws have noise that no index knows of.
         self._scores = {is_greedy: NodeScores() for is_greedy in (True, False)}
         self._left = 0
-        self._num_racing = 0
         self._share = MOST_GUESSES
 
     def open(self, session: CloudSession) -> RaceDraft:
         """Return the draft of a session; nothing is read yet."""
         return RaceDraft(self._rule, self._scores[session.request.sampling.is_greedy])
 
-    def begin(self) -> None:
-        """Another step is planned: so much may be read and guessed for it. What each may guess follows from the last one."""
+    def begin(self, num_racing: int) -> None:
+        """Another step is planned: so much may be read and guessed for it.
+
+        Args:
+            num_racing: sessions that guesses are asked for.
+        """
         self._left = READ_PER_STEP
-        self._share = max(1, min(MOST_GUESSES, GUESSES_PER_STEP // max(1, self._num_racing)))
-        self._num_racing = 0
+        self._share = max(1, min(MOST_GUESSES, GUESSES_PER_STEP // max(1, num_racing)))
 
     def offer(self, draft: RaceDraft, session: CloudSession, *, most: int) -> Offer:
         """Return what is guessed for the next step of a session.
@@ -215,5 +218,4 @@ class RaceDrafts:
             most: rows; 0 while it only reads.
         """
         self._left -= draft.read(session.log, most=self._left)
-        self._num_racing += most > 0
         return draft.offer(session.log, most=min(most, self._share, session.deepest))

@@ -82,9 +82,9 @@ class Workload:
         """
         views: list[SessionView] = []
         trees: dict[int, Tree] = {}
-        if self._race_drafts is not None:
-            self._race_drafts.begin()
         held = [entry for entry in self._registry.entries if entry.cache is Cache.HELD]
+        if self._race_drafts is not None:
+            self._race_drafts.begin(sum(map(_may_guess, held)))
         sharing = sum(entry.session.may_step for entry in held)
         most = max(LEAST_OFFERED, OFFERED_SHARES * row_budget // max(1, sharing))
         for entry in held:
@@ -120,7 +120,7 @@ class Workload:
         if entry.race_draft is None:
             entry.race_draft = self._race_drafts.open(entry.session)
         # The first token comes without drafts; the prompt can be read meanwhile.
-        ahead = 0 if entry.cache_view.num_to_prefill else most
+        ahead = most if _may_guess(entry) else 0
         own = self._race_drafts.offer(entry.race_draft, entry.session, most=ahead)
         if not own.tokens:
             return offer
@@ -232,3 +232,8 @@ class Workload:
         """Follow the time of a step, smoothed: edges plan with it."""
         before = self._registry.step_ns
         self._registry.step_ns = step_ns if before == 0 else before + (step_ns - before) // 8
+
+
+def _may_guess(entry: Entry) -> bool:
+    """Whether draft rows of a session may be in the next step."""
+    return entry.takes_drafts and entry.session.may_step and entry.cache_view.num_to_prefill == 0

@@ -61,12 +61,17 @@ class History:
         """
         if len(end) < KEY:
             return
-        most = min(len(end), LONGEST)
-        for place in reversed(self._places.get(tuple(end[-KEY:]), ())):
-            size = KEY
-            while size < most and self._holds(place - size - 1, end[-size - 1]):
-                size += 1
-            yield size, self._at(place)
+        like = list(end[-LONGEST:])
+        oldest = max(0, self._length - self._most)
+        for place in reversed(self._places.get(tuple(like[-KEY:]), ())):
+            before = self._before(place, min(len(like), place - oldest))
+            yield _num_equal(before, like), self._at(place)
+
+    def _before(self, place: int, count: int) -> list[TokenId]:
+        """Return the tokens before a place."""
+        begin = (place - count) % self._most
+        piece = self._ring[begin : begin + count]
+        return piece if len(piece) == count else piece + self._ring[: count - len(piece)]
 
     def _pair(self, place: int) -> tuple[TokenId, ...]:
         """Return the KEY tokens from a place on."""
@@ -74,9 +79,6 @@ class History:
 
     def _at(self, place: int) -> TokenId:
         return self._ring[place % self._most]
-
-    def _holds(self, place: int, token: TokenId) -> bool:
-        return place >= max(0, self._length - self._most) and self._at(place) == token
 
     def _forget(self, place: int) -> None:
         """Drop what followed the pair that begins at a place, whose first token is about to be overwritten."""
@@ -86,3 +88,16 @@ class History:
             del places[0]
             if not places:
                 del self._places[pair]
+
+
+def _num_equal(before: list[TokenId], like: list[TokenId]) -> int:
+    """Return at how many tokens from their ends on two lists are equal, KEY of which are.
+
+    A text that goes round and round is equal as far as anybody looks, at every place: that is found out at once.
+    """
+    if before == like:
+        return len(like)
+    most, size = len(before), KEY
+    while size < most and before[-size - 1] == like[-size - 1]:
+        size += 1
+    return size

@@ -207,6 +207,19 @@ def test_long_prompts_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     assert told == [(False, ()), (True, ()), (True, ROUND[:7])]
 
 
+def test_many_sessions_share_the_guesses_of_a_step_from_the_first_one_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cloud.race_drafts.GUESSES_PER_STEP", 12)
+    house = _house(max_lead=60)
+    entries = [house.open(prompt=ROUND * 2)[0] for _ in range(3)]
+    house.arrange()
+    for _ in range(2):
+        assert [len(_offer(house, entry).tokens) for entry in entries] == [4, 4, 4]
+    house.registry.fail(entries[0], ModelError("gone"))
+    assert len(_offer(house, entries[1]).tokens) == 6
+
+
 def test_what_the_model_fails_on_with_guesses_is_tried_without() -> None:
     house = _house()
     entry, _ = house.open(prompt=(*ROUND, *ROUND[:4]))
