@@ -154,7 +154,9 @@ def summary(known: dict[Cell, Measured]) -> list[dict[str, Any]]:
                 "ratio_least": round(min(ratios), 3),
                 "ratio_most": round(max(ratios), 3),
                 "slowest": round(_sum(mine, "slowest") / _sum(base, "tokens_per_s") * edges, 3),
-                "silent_ratio": round(_sum(mine, "silent") / _sum(base, "silent"), 3)
+                "silent_ratio": round(
+                    _sum(mine, "silent_tokens_per_s") / _sum(base, "silent_tokens_per_s"), 3
+                )
                 if silent
                 else None,
                 "rows_per_token": round(statistics.mean(one.rows_per_token for one in mine), 2),

@@ -65,8 +65,8 @@ class Measured:
     """Committed tokens of all sessions."""
     slowest: float
     """Tokens per second of the slowest session."""
-    silent: float = 0.0
-    """Mean tokens per second of the sessions that draft nothing."""
+    silent_tokens_per_s: float = 0.0
+    """Mean of the sessions that draft nothing."""
     rows_per_token: float = 0.0
     """Rows of the target, prompts left out."""
     step_ms: float = 0.0
@@ -118,7 +118,7 @@ def _streamed(cell: Cell) -> Measured:
     return Measured(
         tokens_per_s=committed / seconds,
         slowest=min(rates),
-        silent=sum(silent) / len(silent) if silent else 0.0,
+        silent_tokens_per_s=sum(silent) / len(silent) if silent else 0.0,
         rows_per_token=rows / committed,
         step_ms=1e3 * seconds / max(1, steps),
         expected=(end.drafts_expected - begin.drafts_expected) / real if real else 0.0,
