@@ -148,6 +148,8 @@ def verifier(race: bool, *, arguments: argparse.Namespace) -> Iterator[ThreadedR
         "1",
     ]
     options += ["--race" if race else "--no-race", "--min-step", f"{arguments.min_step}s"]
+    # What prompt lookup finds at the edge the verifier's own drafts would have found before.
+    options += ["--race-drafts", "off"]
     with running(
         "paceline.command", "cloud", *options, ready=r"ready on (\S+)", timeout_s=120.0
     ) as child:
