@@ -35,6 +35,7 @@ from capacity_world import DRAFTS, TARGETS, Cell, Measured, measure
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator
 
 EDGES = (1, 2, 4, 8, 16, 32, 64)
 ARMS = ("none", "colocated", "even", "goodput", "alternating")
@@ -200,10 +201,13 @@ def draw(known: dict[Cell, Measured], path: Path) -> None:
         above.set_title(f"{TITLES[target]},\n{draft}", fontsize=10)
         above.set_xscale("log", base=2)
         above.set_yscale("log")
+        above.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        above.yaxis.set_major_formatter("{x:g}")
+        above.yaxis.set_minor_locator(NullLocator())
         below.set_xticks(EDGES, [str(edges) for edges in EDGES])
         below.set_xlabel("edges on one verifier")
         below.axhline(1.0, color="0.5", lw=0.8)
-        below.set_ylim(0.4, 2.4)
+        below.set_ylim(0.5, 3.4)
         for axis in (above, below):
             axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("committed tokens per second")
