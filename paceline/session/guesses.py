@@ -104,6 +104,10 @@ class Guesses:
             return None
         return GrowthRequest(position=position, paths=paths, width=self.growth.width)
 
+    def pause(self) -> None:
+        """Nothing more is drafted before the next commit: what there is must not wait for it."""
+        self._is_growing = False
+
     def hang(self, tokens: Iterable[TokenId]) -> None:
         """Add a chain below the committed text; what is there already merges."""
         node = self._root

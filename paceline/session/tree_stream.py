@@ -1,6 +1,7 @@
 """The pipeline that holds nothing back: what is likely enough is sent as it is drafted, a tree or a chain."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from paceline.drafter import Guess
 from paceline.session.drafting import DraftRequest
@@ -45,6 +46,7 @@ class TreeStream:
     def growth_request(self, place: Place) -> GrowthRequest | None:
         """See `Pipeline`."""
         if place.no_guess or place.space < 1:
+            self._guesses.pause()
             return None
         return self._guesses.request(position=place.position, deepest=place.depth)
 
@@ -63,7 +65,8 @@ class TreeStream:
 
     def release(self, place: Place) -> None:
         """See `Pipeline`."""
+        num_live = self._guesses.num_live
         self._guesses.promote(place.space)
-        self.growth_request(
-            place
-        )  # whether more will come decides whether what there is may wait for it
+        left = replace(place, space=place.space - (self._guesses.num_live - num_live))
+        # Whether more will come decides whether what there is may wait for it.
+        self.growth_request(left)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from harness.session_oracle import SessionOracle
 from harness.session_pair import SessionPair
+from harness.session_rest import check_rest
 from harness.toy import ToyDrafter, ToyTarget
 from harness.toy_verifier import SMALL_LIMITS, Stream, UnderWay, toy_request
 
@@ -356,6 +357,7 @@ class World:
         # What was sent before the window shrank cannot be unsent; nothing is added to it.
         assert edge.window_used <= min(max(edge.window, self._used_when_steered), edge._limit)
         assert all(len(node.names) <= 1 for node in nodes)
+        check_rest(edge)
         if isinstance(edge._pipeline, HeldBack):
             self._check_sketch(edge._pipeline)
 

@@ -105,9 +105,9 @@ def test_being_late_costs_what_the_best_guesses_on_the_way_lose() -> None:
 # --- what a session sends
 
 
-def streaming(growth: Growth = GROWTH) -> EdgeSession:
+def streaming(growth: Growth = GROWTH, *, window: int = 40) -> EdgeSession:
     edge = EdgeSession(
-        request=toy_request(max_tokens=40), draft_length=12, window=40, growth=growth
+        request=toy_request(max_tokens=40), draft_length=12, window=window, growth=growth
     )
     edge.handle(LinkUp(holds_session=False, at_s=9.0))
     edge.handle(FromCloud(message=OPENED, at_s=9.1))
@@ -166,6 +166,29 @@ def test_nothing_waits_for_what_nobody_drafts() -> None:
     assert grow(edge, 1, 1, position=4, at_s=10.003, t1=0.3) == []
     (sent,) = grow(edge, 1, 1, 1, position=4, at_s=10.004, t1=0.1)
     assert sent.tokens == (1, 1, 1), "the last one's guesses are not worth sending"
+
+
+def test_nothing_waits_once_the_window_is_full() -> None:
+    edge = streaming(window=3)
+    commit(edge, 3, 5, at_s=10.0)
+    assert grow(edge, position=4, at_s=10.001, t1=0.9) == []
+    assert grow(edge, 1, position=4, at_s=10.002, t1=0.9) == []
+    (sent,) = grow(edge, 1, 1, position=4, at_s=10.003, t1=0.9)
+    assert sent.tokens == (1, 1, 1), "in time for more, but nobody drafts it"
+    assert edge.growth_request is None
+
+
+def test_a_window_full_of_what_is_held_is_idle() -> None:
+    """A verifier that waits must not wait for guesses of which none will be sent before its next commit."""
+    edge = streaming(replace(GROWTH, pace=replace(PACE, rtt_s=0.4)), window=2)
+    commit(edge, 3, 5, at_s=10.0)
+    assert grow(edge, position=4, at_s=10.004, t1=0.95) == []
+    guess = GrownLeaf(path=(TokenId(1),), guesses=(Guess(token=TokenId(1), chance=0.95),))
+    (told,) = edge.handle(Grown(position=Position(4), leaves=(guess,), at_s=10.008))
+    assert isinstance(told, Send)
+    assert isinstance(told.message, Proposal)
+    assert (told.message.tokens, told.message.idle) == ((), True)
+    assert edge.growth_request is None
 
 
 def test_what_would_be_late_now_is_looked_at_again_after_a_commit() -> None:
