@@ -72,6 +72,8 @@ class Entry:
     """When a step last gave it tokens."""
     drafted_at_s: float = 0.0
     """When a step last had draft rows of it."""
+    roused_at_s: float = 0.0
+    """When the edge last sent the first drafts, or said that it is idle, after there were none."""
     error: PacelineError | None = None
     """Why it was ended, if it was."""
     pace: Pace = field(default_factory=Pace)

@@ -31,7 +31,7 @@ it. If that other one may not step any more, the waiting one takes the work over
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cloud.goodput import DraftRows, choose
@@ -143,6 +143,8 @@ class SessionView:
     """What a step committed for it, lately; at least 1. None: too few steps to tell."""
     has_drafts: bool = False
     """Something is there to verify; may hold with nothing offered, just before the text must end."""
+    roused_at_s: float = 0.0
+    """When the edge last sent the first drafts, or said that it is idle, after there were none."""
     edge_is_idle: bool = False
     """The edge has nothing to offer: do not wait for it."""
     patience_s: float = 0.0
@@ -156,6 +158,8 @@ class SessionRows:
     key: int
     num_prefill: int = 0
     num_drafts: int = 0
+    due_since_s: float | None = field(default=None, compare=False)
+    """Since when a root of it is due, other than since it was last served; None: since then."""
 
     @property
     def is_prefill(self) -> bool:
@@ -232,7 +236,7 @@ def plan_step(
     return Plan(
         rows=(
             *(
-                SessionRows(key=v.key, num_drafts=count)
+                SessionRows(key=v.key, num_drafts=count, due_since_s=_due_since_s(v, settings))
                 for v, count in zip(roots, drafts, strict=True)
             ),
             *(
@@ -338,6 +342,14 @@ def _is_due(view: SessionView, settings: SchedulerSettings, now_s: float) -> boo
     if view.has_drafts or view.edge_is_idle:
         return True
     return _waits_until_s(view, settings) <= now_s
+
+
+def _due_since_s(view: SessionView, settings: SchedulerSettings) -> float:
+    """Return since when a session that is due has been: what it was held back for drafts before is no queue."""
+    held_until_s = _waits_until_s(view, settings)
+    if view.has_drafts or view.edge_is_idle:
+        held_until_s = min(held_until_s, view.roused_at_s)
+    return max(view.waiting_since_s, held_until_s)
 
 
 def _waits_until_s(view: SessionView, settings: SchedulerSettings) -> float:

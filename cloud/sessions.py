@@ -211,10 +211,13 @@ class Registry:
         Raises:
             RemoteProtocolError: the edge broke the rules.
         """
-        could_step = entry.session.may_step
+        session = entry.session
+        could_step, was_roused = session.may_step, session.has_drafts or session.edge_is_idle
         self.handle(entry, FromEdge(stream=stream.number, message=message))
         entry.heard_at_s = self._clock.now_s()
-        if not could_step and entry.session.may_step:
+        if not was_roused and (session.has_drafts or session.edge_is_idle):
+            entry.roused_at_s = entry.heard_at_s
+        if not could_step and session.may_step:
             entry.waiting_since_s = entry.heard_at_s
 
     def detach(self, entry: Entry, stream: Stream) -> None:

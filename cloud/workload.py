@@ -105,6 +105,7 @@ class Workload:
                     tokens_per_step=entry.pace.tokens_per_step,
                     has_drafts=entry.session.has_drafts,
                     edge_is_idle=entry.session.edge_is_idle,
+                    roused_at_s=entry.roused_at_s,
                     patience_s=entry.session.request.patience_ms / 1000,
                 )
             )
@@ -153,6 +154,7 @@ class Workload:
             if rows.num_drafts:
                 entry.drafted_at_s = started_s
             waited_s, entry.waiting_since_s = started_s - entry.waiting_since_s, now_s
+            queued_s = waited_s if rows.due_since_s is None else started_s - rows.due_since_s
             if entry.first_step_at_s is None:
                 entry.first_step_at_s = started_s
             error, served = result.failed.get(key), result.served.get(key)
@@ -175,10 +177,14 @@ class Workload:
                     logprobs=served.logprobs,
                 )
                 entry.pace.add(len(served.tokens))
-                self._serve(entry, event, now_s=now_s)
+                self._serve(entry, event, now_s=now_s, queued_s=max(0.0, queued_s))
 
-    def _serve(self, entry: Entry, event: Stepped, *, now_s: float) -> None:
-        """Hand a session what a step yielded for it, and count that."""
+    def _serve(self, entry: Entry, event: Stepped, *, now_s: float, queued_s: float) -> None:
+        """Hand a session what a step yielded for it, and count that.
+
+        `event.queue_ns` is all that the session waited; `queued_s` leaves out what it was held back for drafts: that
+        tells nothing of how busy the verifier is.
+        """
         before = entry.session.counts
         try:
             self._registry.handle(entry, event)
@@ -186,14 +192,14 @@ class Workload:
             journal.broken_by_step(entry, bug)
             self._registry.fail(entry, bug)
             return
-        self._count(entry, event, before, now_s=now_s)
+        self._count(entry, before, now_s=now_s, queued_s=queued_s)
         if entry.session.finish is not None:
             self._registry.free_cache(entry)
             entry.race_draft = None
 
-    def _count(self, entry: Entry, event: Stepped, before: Counts, *, now_s: float) -> None:
+    def _count(self, entry: Entry, before: Counts, *, now_s: float, queued_s: float) -> None:
         account, after = self._registry.account, entry.session.counts
-        account.load.add_served(ended_s=now_s, queue_s=event.queue_ns / 1e9)
+        account.load.add_served(ended_s=now_s, queue_s=queued_s)
         gap_s = None if entry.served_at_s is None else now_s - entry.served_at_s
         if entry.served_at_s is None:
             assert entry.first_step_at_s is not None
@@ -210,7 +216,7 @@ class Workload:
                 num_accepted=after.accepted - before.accepted,
                 gap_s=gap_s,
             ),
-            queue_ns=event.queue_ns,
+            queue_ns=int(queued_s * 1e9),
         )
         if entry.session.finish is not None:
             account.duration.add(now_s - entry.opened_at_s)
