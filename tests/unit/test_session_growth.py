@@ -7,7 +7,7 @@ from harness.toy_verifier import SMALL_LIMITS, toy_identity, toy_request
 
 from paceline.drafter import Guess
 from paceline.errors import ConfigError, LocalProtocolError
-from paceline.messages import Commit, Opened, Proposal
+from paceline.messages import FLOOR_WINDOW, Commit, Opened, Proposal
 from paceline.session import EdgeSession
 from paceline.session.events import Drafted, EdgeEffect, FromCloud, Grown, LinkUp, Send, Stop
 from paceline.session.growth import Frontier, GrownLeaf, Growth, GrowthRequest, path_to
@@ -30,8 +30,12 @@ def guesses(**chances: float) -> tuple[Guess, ...]:
 def streaming(growth: Growth, **options: int) -> EdgeSession:
     request = toy_request(max_tokens=options.pop("max_tokens", 16), stop_tokens=(9,))
     edge = EdgeSession(
-        request=request, draft_length=options.pop("draft_length", 8), growth=growth, **options
+        request=request,
+        draft_length=options.pop("draft_length", 8),
+        window=options.pop("window", FLOOR_WINDOW),
+        growth=growth,
     )
+    assert not options
     edge.handle(LinkUp(holds_session=False))
     edge.handle(FromCloud(message=OPENED))
     return edge
