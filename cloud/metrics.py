@@ -201,6 +201,18 @@ _OUR_OWN: tuple[Figure[VerifierStatistics], ...] = (
             "padding": now.steps.padding_ns / 1e9,
         },
     ),
+    Figure(
+        name="paceline:forward_seconds",
+        kind="counter",
+        help="Time of forward passes, by what the model did.",
+        label="part",
+        value=lambda now: {
+            "planning": now.engine.plan_ns / 1e9,
+            "layers": now.engine.linear_ns / 1e9,
+            "attention": now.engine.attention_ns / 1e9,
+            "head": now.engine.head_ns / 1e9,
+        },
+    ),
     _gauge("recent_step_seconds", "Time of a step, recently.", lambda now: now.load.step_s),
     _gauge(
         "recent_queue_seconds",

@@ -131,6 +131,12 @@ def test_both_sides_tell_the_same_story(tmp_path: Path) -> None:
     assert depths[0] <= of(cloud_side, "spec_decode_num_drafts_total") <= counted.steps
     parts = ("forward", "sampling", "walk", "commit", "padding")
     assert sum(of(cloud_side, "step_seconds_total", part=part) for part in parts) > 0
+    inside = [
+        of(cloud_side, "forward_seconds_total", part=part)
+        for part in ("planning", "layers", "attention", "head")
+    ]
+    assert min(inside) > 0
+    assert sum(inside) <= of(cloud_side, "step_seconds_total", part="forward")
     # Three steps read the three prompts, which came one after the other; a draft that was accepted had a row besides its root's.
     verify_steps = of(cloud_side, "steps_total") - 3
     assert of(cloud_side, "step_rows_total", kind="verify") >= verify_steps + counted.accepted
