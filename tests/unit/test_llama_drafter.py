@@ -220,6 +220,36 @@ def test_what_llama_refuses_is_a_model_error_and_the_draft_goes_on(
     drafter.close()
 
 
+def test_nothing_of_a_call_that_failed_is_left_to_the_next_draft(
+    model: GgufModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafter = LlamaTreeDrafter(model, vocabulary_size=VOCABULARY_SIZE, threads=1)
+    draft = opened(drafter)
+    assert isinstance(draft, LlamaTreeDraft)
+    (first,) = draft.branch(PROMPT, [()], width=2)
+    path = (first[0].token,)
+    draft.branch(PROMPT, [path], width=2)
+    removed: list[int] = []
+    remove = Cells.remove
+
+    def noted(cells: Cells, sequence: int, *, first: int = 0) -> bool:
+        removed.append(sequence)
+        return remove(cells, sequence, first=first)
+
+    monkeypatch.setattr(Cells, "remove", noted)
+    monkeypatch.setattr(
+        Cells, "logits", lambda *_: np.full(VOCABULARY_SIZE, np.nan, dtype=np.float32)
+    )
+    # Asked again, it is computed beside itself; whoever holds the error holds the call's frames.
+    with pytest.raises(ModelError, match="expected a finite number") as held:
+        draft.branch(PROMPT, [path], width=2)
+    assert held.tb is not None
+    assert removed, "what was for this call only is given back with it"
+    monkeypatch.undo()
+    draft.close()
+    drafter.close()
+
+
 def test_a_file_with_other_words_is_refused(tmp_path: Path) -> None:
     tokenizer = Tokenizer(tiny_tokenizer(), name="target")
     path = save_tiny_gguf(tmp_path / "other.gguf", renamed={70: "Zebra"})

@@ -6,7 +6,8 @@ guesses the text's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 
 from edge.drafters.judging import Judge, Made
 from edge.drafters.llama.branches import Branches, NoRoomError, Share, Wave
@@ -94,10 +95,12 @@ class LlamaTreeDraft(LlamaDraft):
         if not usable:
             return tuple(() for _ in wanted)
         found = {}
-        for path, logits in self._leaves(text, usable):
-            guesses = self._drawing.ranked(logits, (*text, *path), width=width)
-            self._judge.note(Made(length=len(text), path=path, guesses=guesses))
-            found[path] = self._calibrated(guesses)
+        # Closed at once, and not by whoever lets go of an error last: what it gives back may be another draft's by then.
+        with closing(self._leaves(text, usable)) as leaves:
+            for path, logits in leaves:
+                guesses = self._drawing.ranked(logits, (*text, *path), width=width)
+                self._judge.note(Made(length=len(text), path=path, guesses=guesses))
+                found[path] = self._calibrated(guesses)
         return tuple(found.get(path, ()) for path in wanted)
 
     def close(self) -> None:
@@ -114,7 +117,7 @@ class LlamaTreeDraft(LlamaDraft):
 
     def _leaves(
         self, text: Sequence[TokenId], paths: Sequence[tuple[TokenId, ...]]
-    ) -> Iterator[tuple[tuple[TokenId, ...], Floats]]:
+    ) -> Generator[tuple[tuple[TokenId, ...], Floats]]:
         """Compute the last token of each path; give the logits after it, valid until the next is asked for."""
         held, branches = self._settle(text)
         tail = tuple(text[len(held.known) :])
