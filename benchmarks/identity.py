@@ -147,9 +147,9 @@ def verifier(race: bool, *, arguments: argparse.Namespace) -> Iterator[ThreadedR
         "--threads",
         "1",
     ]
-    options += ["--race" if race else "--no-race", "--min-step", f"{arguments.min_step}s"]
-    # What prompt lookup finds at the edge the verifier's own drafts would have found before.
-    options += ["--race-drafts", "off"]
+    # Drafts of its own would have found before what prompt lookup finds at the edge.
+    options += ["--race" if race else "--no-race", "--race-drafts", "off"]
+    options += ["--min-step", f"{arguments.min_step}s"]
     with running(
         "paceline.command", "cloud", *options, ready=r"ready on (\S+)", timeout_s=120.0
     ) as child:
@@ -359,14 +359,11 @@ def idle_settings(rows: list[dict[str, Any]]) -> list[str]:
     for axis in ("drafter", "window", "rtt_s", "race", "concurrent"):
         for value in sorted({row[axis] for row in rows}):
             having = [row for row in rows if row[axis] == value]
-            sums = {
-                name: sum(row[name] for row in having)
-                for name in ("accepted", "rejected", "relay_bytes")
-            }
+            names = ("accepted", "rejected", "relay_bytes")
+            sums = {name: sum(row[name] for row in having) for name in names}
             if value == "wrong" and sums.pop("accepted") > 0:
                 found.append(f"{axis}={value}: something was accepted of what is always wrong")
-            if value == "copy":
-                # Rounding alone makes it wrong, and few texts are near enough to a tie for that.
+            if value == "copy":  # rounding alone makes it wrong, which few texts show
                 del sums["rejected"]
             found += [f"{axis}={value}: {name} is 0" for name, total in sums.items() if total == 0]
     return found
