@@ -31,8 +31,8 @@ test: lint core  ## Run every check and every test
 	$(BIN)/pytest
 
 core: install-dev  ## Show that quick tests reach every branch of the pure core
-	$(BIN)/pytest -q tests/unit/test_session_*.py tests/unit/test_codec*.py tests/unit/test_scheduler*.py tests/unit/test_walk*.py \
-		-m "not slow" --cov=paceline.session --cov=paceline.codec --cov=cloud.scheduler --cov=cloud.walk --cov-branch \
+	$(BIN)/pytest -q tests/unit/test_session_*.py tests/unit/test_codec*.py tests/unit/test_scheduler*.py tests/unit/test_walk*.py tests/unit/test_tree_*.py \
+		-m "not slow" --cov=paceline.session --cov=paceline.codec --cov=cloud.scheduler --cov=cloud.goodput --cov=cloud.step_cost --cov=cloud.walk --cov-branch \
 		--cov-fail-under=100 --cov-report=term-missing:skip-covered
 
 test-fast: install-dev  ## Run the tests that take a moment only

@@ -1,9 +1,12 @@
 """What each pipeline drafts when, and what it sends when."""
 
+from typing import Any
+
 import pytest
 from harness.toy_verifier import SMALL_LIMITS, toy_identity, toy_request
 
 from paceline.drafter import Guess
+from paceline.errors import ConfigError
 from paceline.messages import Commit, Opened, Proposal
 from paceline.session import EdgeSession
 from paceline.session.events import (
@@ -19,7 +22,7 @@ from paceline.session.events import (
 )
 from paceline.session.fan_out import MOST_AT_ONE, even, geometric
 from paceline.session.growth import GrownLeaf
-from paceline.session.pipeline import PipelineName, PipelineSettings
+from paceline.session.pipeline import FanOut, PipelineName, PipelineSettings
 from paceline.tokens import Position, SessionId, TokenId
 
 STOP = 9
@@ -33,13 +36,13 @@ HELD_BACK = [name for name in PipelineName if not name.sends_trees]
 
 
 def streaming(
-    name: str, *, draft_length: int = 3, max_tokens: int = 30, window: int = 64, **figures: int
+    name: str, *, draft_length: int = 3, max_tokens: int = 30, window: int = 64, **figures: Any
 ) -> EdgeSession:
     edge = EdgeSession(
         request=toy_request(max_tokens=max_tokens, stop_tokens=(STOP,)),
         draft_length=draft_length,
         window=window,
-        pipeline=PipelineSettings(name=PipelineName(name), **figures),  # type: ignore[arg-type]
+        pipeline=PipelineSettings(name=PipelineName(name), **figures),
     )
     edge.handle(LinkUp(holds_session=False))
     edge.handle(FromCloud(message=OPENED))
@@ -206,6 +209,72 @@ def test_a_drafter_of_trees_caches_answers_at_every_position() -> None:
     assert asked_for(edge) == [(5, 8), (15,), (5, 18)]
 
 
+@pytest.mark.parametrize(
+    ("fan_by", "prepared"),
+    [
+        # One each, and the odd one at the first position: the likeliest there.
+        (FanOut.EVEN, [(1, 2, 3), (11,), (21,), (1, 12)]),
+        # Chances of 0.49 * 0.7, 0.1 twice, 0.07 twice, 0.049 twice.
+        (FanOut.CHANCE, [(1, 2, 3), (11,), (21,), (1, 12)]),
+        (FanOut.GEOMETRIC, [(1, 2, 3), (11,), (1, 12), (1, 2, 13)]),
+    ],
+)
+def test_answers_are_prepared_for_as_told(fan_by: FanOut, prepared: list[tuple[int, ...]]) -> None:
+    edge = streaming("outcome-cache", draft_length=2, fan_out=4, fan_by=fan_by)
+    grows(edge, (1, 11, 21))
+    assert grows(edge, (2, 12, 22)) == [(1, 2)]
+    end, *_ = asked_for(edge)
+    assert end == (1, 2)
+    leaf = GrownLeaf(
+        path=(TokenId(1), TokenId(2)),
+        guesses=tuple(
+            Guess(token=TokenId(token), chance=chance)
+            for token, chance in ((3, 0.7), (13, 0.1), (23, 0.1))
+        ),
+    )
+    edge.handle(Grown(position=edge.length, leaves=(leaf,)))
+    assert asked_for(edge) == prepared
+
+
+@pytest.mark.parametrize("name", HELD_BACK)
+def test_nothing_is_asked_of_a_drafter_that_has_nothing(name: str) -> None:
+    edge = streaming(name, draft_length=2)
+    edge.handle(NothingToDraft(position=edge.length))
+    assert (limit(edge), asked_for(edge)) == (0, [])
+    assert commits(edge, 1) == []
+    assert limit(edge) > 0
+
+
+@pytest.mark.parametrize("name", ["stop-and-wait", "run-ahead"])
+def test_a_chain_asks_for_no_tree(name: str) -> None:
+    assert asked_for(streaming(name)) == []
+
+
+@pytest.mark.parametrize("name", ["outcome-cache", "outcome-cache-ahead"])
+def test_guesses_after_what_is_gone_and_none_at_all_do_no_harm(name: str) -> None:
+    edge = streaming(name, draft_length=2, pre_verify=False)
+    position = edge.length
+    assert grows(edge, (1, 11)) == []
+    assert commits(edge, 7) == []  # neither
+    gone = GrownLeaf(path=(TokenId(1),), guesses=(Guess(token=TokenId(2), chance=0.7),))
+    for at in (position, edge.length):
+        assert proposed(edge.handle(Grown(position=at, leaves=(gone,)))) == []
+    assert asked_for(edge) == [()]
+    assert grows(edge, ()) == []
+    assert edge.window_used == 0
+
+
+def test_settings_out_of_range_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"pipeline\.segment: got 0"):
+        PipelineSettings(segment=0)
+    with pytest.raises(ConfigError, match=r"pipeline\.patience_s: got -1"):
+        PipelineSettings(patience_s=-1)
+    assert PipelineSettings(patience_s=0.25).patience_ms == 250
+    ahead = {name for name in PipelineName if name.runs_ahead}
+    caches = {name for name in PipelineName if name.caches_outcomes}
+    assert ahead & caches == {PipelineName.OUTCOME_CACHE_AHEAD}
+
+
 def test_run_ahead_with_a_cache_does_both() -> None:
     edge = streaming("outcome-cache-ahead", draft_length=4, fan_out=3, segment=1)
     assert grows(edge, (1, 11)) == [(1,)]
@@ -225,6 +294,13 @@ def test_an_answer_after_the_end_of_the_text_is_not_prepared_for() -> None:
     assert (
         asked_for(edge) == []
     )  # after 11 and one more there is only the last token, which is the target's
+
+
+def test_the_chain_ahead_and_the_answer_that_accepts_it_are_one_leaf() -> None:
+    edge = streaming("outcome-cache-ahead", draft_length=4, fan_out=3, segment=3)
+    assert grows(edge, (1, 11)) == [(1,)]
+    assert grows(edge, (2, 12), (4, 14)) == []
+    assert asked_for(edge) == [(1, 2), (11, 4), (1, 12)]
 
 
 @pytest.mark.parametrize("name", HELD_BACK)

@@ -87,6 +87,18 @@ def _gone_through(sent_s: list[float], pace: Pace, *, heard_s: float) -> set[int
     return through
 
 
+def test_a_node_that_is_not_sent_is_where_the_verifier_draws_alone() -> None:
+    root = root_after([TokenId(0)])
+    sent, unsent = root.grow(TokenId(1)), root.grow(TokenId(2))
+    pace = Pace(rtt_s=0.1, step_s=0.06)
+    walk = Walk(root)
+    walk.add(sent, None, now_s=0.95)
+    walk.advance(root, (), now_s=1.0)
+    walk.add(sent, None, now_s=0.95)
+    assert walk.until_s(sent, pace) == pytest.approx(0.96)  # 0.9 is over: late by a step
+    assert walk.until_s(unsent, pace) == walk.until_s(root, pace) == pytest.approx(0.9)
+
+
 def test_being_late_costs_what_the_best_guesses_on_the_way_lose() -> None:
     root = root_after([TokenId(0)])
     walk = Walk(root)
