@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -250,7 +251,7 @@ def agent_settings(values: Mapping[str, Any]) -> AgentSettings:
         draft=values["draft"],
         drafting=_drafting(values),
         length_policy=_length_policy(values),
-        byte_s=values["byte_price"] / 1e6,
+        byte_s=_byte_s(values["byte_price"]),
         connection=ConnectionSettings(
             insecure=values["insecure"],
             ca_file=values["tls_ca"],
@@ -262,6 +263,14 @@ def agent_settings(values: Mapping[str, Any]) -> AgentSettings:
         device=values["device"],
         threads=values["threads"],
     )
+
+
+def _byte_s(price_us: float) -> float:
+    if not isfinite(price_us):
+        raise ConfigError(
+            f"--byte-price: got {price_us}, expected a finite number of microseconds; --draft none sends no guesses"
+        )
+    return price_us / 1e6
 
 
 def _drafting(values: Mapping[str, Any]) -> DraftingSettings:

@@ -92,6 +92,10 @@ def test_who_says_how_far_to_draft_means_it(
 def test_a_byte_has_a_price_in_microseconds() -> None:
     for arguments, told in (("", "byte_s=4.8e-05"), ("--byte-price 8", "byte_s=8e-06")):
         assert told in CliRunner().invoke(probe, arguments.split()).output
+    for price in ("nan", "inf"):
+        found = CliRunner().invoke(probe, ["--byte-price", price])
+        assert isinstance(found.exception, ConfigError)
+        assert str(found.exception).startswith(f"--byte-price: got {price}, expected a finite")
 
 
 def settings_of(arguments: str) -> DraftingSettings:
