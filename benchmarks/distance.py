@@ -223,6 +223,14 @@ def main() -> None:
 
         publish(folder, arguments)
         return
+    folder.settle(
+        {
+            "target": arguments.target,
+            "dtype": arguments.dtype,
+            "max-tokens": arguments.max_tokens,
+            "cloud": arguments.cloud,
+        }
+    )
     lines = prompts(read_prompts(arguments.prompts), count=arguments.num_prompts)
     asked = wanted(arguments, tuple(line.name for line in lines))
     done = folder.done()

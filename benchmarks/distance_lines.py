@@ -11,6 +11,7 @@ from paceline.tokens import TokenId
 Line = dict[str, Any]
 
 LINES = "lines.jsonl"
+SETTINGS = "settings.json"
 
 
 class RunFolder:
@@ -25,6 +26,24 @@ class RunFolder:
         self.path = path
         self._file = path / LINES
         self.lines = self._read()
+
+    def settle(self, settings: dict[str, Any]) -> None:
+        """Keep what all lines are measured with.
+
+        Raises:
+            SystemExit: the lines that are there were measured with something else; they would count as done.
+        """
+        file = self.path / SETTINGS
+        if not self.lines or not file.exists():
+            file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            return
+        known = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in settings.items():
+            if known.get(name) != value:
+                raise SystemExit(
+                    f"--{name}: got {value!r}, but the lines in {self.path} were measured with {known.get(name)!r}; "
+                    "say that again, or name another folder"
+                )
 
     def append(self, line: Line) -> None:
         """Keep a line, for good."""

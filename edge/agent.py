@@ -172,7 +172,10 @@ async def _drafter(settings: AgentSettings, tokenizer: Tokenizer) -> Drafter | N
     if settings.draft == NO_DRAFT:
         return None
     spec = parse(settings.draft)
-    device = _prepared_torch(settings) if needs_torch(spec) else settings.device
+    device: Literal["auto", "cpu", "cuda"] = settings.device
+    if needs_torch(spec):
+        # In a thread: to import PyTorch takes seconds, and the loop may be somebody else's.
+        device = await asyncio.to_thread(_prepared_torch, settings)
     if not needs_model(spec):
         return await asyncio.to_thread(load_drafter, settings.draft, tokenizer=tokenizer)
     with progress(f"loading the drafter {settings.draft}"):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import threading
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,23 @@ def test_what_needs_pytorch_says_so(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ConfigError, match="early-exit:3 is computed by PyTorch, which is not"):
         agent_module._prepared_torch(AgentSettings(target=str(folder), draft="early-exit:3"))
+
+
+def test_pytorch_is_not_imported_in_the_event_loop(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    importers: list[str] = []
+
+    def prepared(_: AgentSettings) -> str:
+        importers.append(threading.current_thread().name)
+        return "cpu"
+
+    monkeypatch.setattr(agent_module, "_prepared_torch", prepared)
+    settings = AgentSettings(target=str(folder), draft=str(folder / "none.gguf"))
+    with pytest.raises(ConfigError, match="there is no file"):
+        run_async(agent_module._drafter(settings, tiny_tokenizer()))
+    assert importers
+    assert threading.main_thread().name not in importers
 
 
 def test_a_tokenizer_in_a_gguf_file_says_that_it_needs_pytorch(

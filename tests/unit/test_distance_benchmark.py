@@ -63,6 +63,15 @@ def test_what_a_kill_cut_short_is_measured_again(tmp_path: Path) -> None:
     assert [json.loads(each)["system"] for each in kept] == ["paceline", "cloud-only"]
 
 
+def test_a_run_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
+    RunFolder(tmp_path).settle({"dtype": "bfloat16", "max-tokens": 32})  # nothing came of it
+    RunFolder(tmp_path).settle({"dtype": "bfloat16", "max-tokens": 96})
+    RunFolder(tmp_path).append(line("paceline"))
+    RunFolder(tmp_path).settle({"dtype": "bfloat16", "max-tokens": 96})
+    with pytest.raises(SystemExit, match=r"--max-tokens: got 64, but the lines in .* with 96"):
+        RunFolder(tmp_path).settle({"dtype": "bfloat16", "max-tokens": 64})
+
+
 def test_a_generation_of_an_unknown_text_is_kept_and_not_done(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.append({"kind": "text", "prompt": "a", "temperature": 0.0, "output": [1, 2, 3]})
