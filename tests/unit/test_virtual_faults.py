@@ -165,9 +165,9 @@ def _gives_a_late_step_to_nobody(patch: pytest.MonkeyPatch) -> None:
     """A step that ends while its session has no stream is thrown away, though the cache has moved on."""
     stepped = Workload._serve
 
-    def wrong(self: Workload, entry: Any, event: Any, *, now_s: float) -> None:
+    def wrong(self: Workload, entry: Any, event: Any, *, now_s: float, queued_s: float) -> None:
         if entry.stream is not None:
-            stepped(self, entry, event, now_s=now_s)
+            stepped(self, entry, event, now_s=now_s, queued_s=queued_s)
 
     patch.setattr(Workload, "_serve", wrong)
 
