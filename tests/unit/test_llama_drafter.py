@@ -114,6 +114,31 @@ def test_a_prompt_is_computed_in_pieces_and_kept_for_the_next_turn(model: GgufMo
         maker.take((), num_tokens=10).cells.close()
 
 
+def test_conversations_that_take_turns_keep_their_texts(model: GgufModel) -> None:
+    drafter = LlamaDrafter(model, vocabulary_size=VOCABULARY_SIZE, threads=1)
+    prompts = [tuple(TokenId(4 + (step * i) % 250) for i in range(40)) for step in (7, 11, 13)]
+
+    def ask(prompt: tuple[TokenId, ...]) -> None:
+        draft = drafter.open(prompt_length=len(prompt), max_tokens=20, sampling=GREEDY)
+        draft.extend(prompt, 1)
+        draft.close()
+
+    def kept() -> list[tuple[TokenId, ...]]:
+        return [tuple(held.known[:40]) for held in drafter._idle]
+
+    first, second, third = prompts
+    ask(first)
+    cells = drafter._idle[0].cells
+    ask(second)
+    assert kept() == [first, second]
+    ask((*first, TokenId(9), TokenId(10)))
+    assert kept() == [second, first]
+    assert drafter._idle[1].cells is cells
+    ask(third)
+    assert kept() == [first, third], "the one that ended first goes"
+    drafter.close()
+
+
 def test_kept_texts_are_bounded(model: GgufModel) -> None:
     drafter = LlamaDrafter(model, vocabulary_size=VOCABULARY_SIZE, threads=1)
     drafts = [opened(drafter) for _ in range(chain.MOST_IDLE + 2)]

@@ -88,15 +88,14 @@ class LlamaDrafter:
         )
 
     def take(self, text: Sequence[TokenId], *, num_tokens: int) -> Held:
-        """Return cells for a text of at most `num_tokens`: those of the idle ones that know most of it, else new ones.
+        """Return cells for a text of at most `num_tokens`: idle ones if `_idle_for` finds some, else new ones.
 
         Raises:
             ModelError: no memory.
         """
         num_cells = num_tokens + self.extra_cells
-        fitting = [held for held in self._idle if held.cells.num_cells >= num_cells]
-        if fitting:
-            held = max(fitting, key=lambda each: common_length(each.known, text))
+        held = self._idle_for(text, num_cells=num_cells)
+        if held is not None:
             self._idle.remove(held)
             return held
         cells = Cells(
@@ -118,6 +117,16 @@ class LlamaDrafter:
         while self._idle:
             self._idle.pop().cells.close()
         self._model.close()
+
+    def _idle_for(self, text: Sequence[TokenId], *, num_cells: int) -> Held | None:
+        """Return idle cells of which this text goes on with half or more; or, where no more are kept, those idle for longest."""
+        fitting = [held for held in self._idle if held.cells.num_cells >= num_cells]
+        if not fitting:
+            return None
+        best = max(fitting, key=lambda each: common_length(each.known, text))
+        if 2 * common_length(best.known, text) >= len(best.known):
+            return best
+        return fitting[0] if len(self._idle) >= MOST_IDLE else None
 
 
 class LlamaDraft:
