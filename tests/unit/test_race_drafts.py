@@ -78,6 +78,25 @@ def test_a_text_that_repeats_itself_takes_few_steps_and_another_one_few_rows() -
     assert len(other.offer(begun, most=MOST_GUESSES).tokens) > 3
 
 
+def test_a_session_is_believed_less_than_others_if_less_came_true_in_it() -> None:
+    scores = NodeScores()
+    trusted = RaceDraft(counted, scores)
+    text = list(ROUND)
+    _read(trusted, text)
+    _rows(trusted, text, ROUND * 40)
+    # What it said before tells nothing of what follows; and then it quotes.
+    rng = random.Random(3)
+    strange = [TokenId(rng.randrange(6)) for _ in range(120)]
+    doubted, fresh, begun = RaceDraft(counted, scores), RaceDraft(counted, scores), strange[:9]
+    _rows(doubted, begun, strange[9:])
+    begun += ROUND * 2
+    for draft in (doubted, fresh):
+        _read(draft, begun)
+    believed, offered = fresh.offer(begun, most=1), doubted.offer(begun, most=1)
+    assert offered.tokens == believed.tokens == ROUND[:1]
+    assert offered.chances < believed.chances
+
+
 def _house(**settings: int) -> House:
     return House(race_drafts=RaceDrafting.SUFFIX, **settings)
 
