@@ -330,7 +330,7 @@ class SessionRunner:
                 retryable=error.retryable,
                 retry_after_ms=round(after_s * 1000),
             )
-            self.apply(FromCloud(message=failure))
+            self.apply(FromCloud(message=failure, at_s=self._around.clock.now_s()))
 
     def _will_not_do(self, error: PacelineError) -> bool:
         """Whether the verifier has become another one since it was chosen, and the next may still be right."""
