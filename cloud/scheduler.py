@@ -22,8 +22,8 @@ turn, so that the edges of one draft while the other is verified (SpecEdge, arXi
 The price of a row is what one more of them costs the other sessions of the step together, in seconds of their waiting.
 
 The race. With it on, a session without drafts steps on at once: the worst case is plain decoding. With it off, it
-waits for drafts, but not when its edge has said that it is idle, and never longer than `patience_s`: an edge that went
-silent costs time, not the answer. A session whose edge asked for patience of its own waits as if the race was off, up
+waits for drafts, but not when its edge has said that it is idle or has been silent for long, and never longer than
+`patience_s`: an edge that went silent costs time, not the answer. A session whose edge asked for patience of its own waits as if the race was off, up
 to `patience_most_s`; whoever asks for more waits so long only.
 
 Shared prefixes. A session whose prompt begins like that of another one, which is being computed right now, waits for
@@ -82,7 +82,8 @@ class SchedulerSettings:
     on edges that are merely far away, more makes a silent edge's answer slower."""
 
     patience_most_s: float = 2.0
-    """Longest wait for drafts that an edge may ask for, in seconds; at least 0. It costs nobody but that edge."""
+    """Longest wait for drafts that an edge may ask for, in seconds; at least 0. It costs that edge time, and the others
+    what its session holds meanwhile."""
 
     race_drafts: RaceDrafting = RaceDrafting.SUFFIX
     """What rides along when a session steps on without drafts, or with less likely ones. A text that never repeats itself
@@ -146,7 +147,7 @@ class SessionView:
     roused_at_s: float = 0.0
     """When the edge last sent the first drafts, or said that it is idle, after there were none."""
     edge_is_idle: bool = False
-    """The edge has nothing to offer: do not wait for it."""
+    """The edge has nothing to offer, or has said nothing for long: do not wait for it."""
     patience_s: float = 0.0
     """How long the edge would have it wait for drafts before a step without any; 0: do not wait."""
 

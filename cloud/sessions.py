@@ -220,6 +220,15 @@ class Registry:
         if not could_step and session.may_step:
             entry.waiting_since_s = entry.heard_at_s
 
+    def is_waited_for(self, entry: Entry) -> bool:
+        """Whether drafts of an edge may still come: not while it says that it is idle, nor once it is silent.
+
+        Without the latter, one that never says anything would hold a session and its memory for `max_lead` times as
+        long as it may have it wait.
+        """
+        silent_s = self._clock.now_s() - entry.heard_at_s
+        return not entry.session.edge_is_idle and silent_s < self._settings.silence_s
+
     def detach(self, entry: Entry, stream: Stream) -> None:
         """The stream has ended, for whatever reason."""
         if entry.stream is stream:

@@ -104,7 +104,7 @@ class Workload:
                     drafted_at_s=entry.drafted_at_s,
                     tokens_per_step=entry.pace.tokens_per_step,
                     has_drafts=entry.session.has_drafts,
-                    edge_is_idle=entry.session.edge_is_idle,
+                    edge_is_idle=not self._registry.is_waited_for(entry),
                     roused_at_s=entry.roused_at_s,
                     patience_s=entry.session.request.patience_ms / 1000,
                 )

@@ -74,3 +74,24 @@ def test_a_session_that_nobody_holds_back_queues_from_its_last_step_on() -> None
     assert _step(house, entry, SchedulerSettings())
     load = house.registry.account.load.load(now_s=house.clock.now_s())
     assert load.queue_s == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("race", [True, False])
+def test_an_edge_that_says_nothing_for_long_is_not_waited_for(race: bool) -> None:
+    house = House(max_lead=60, silence_s=1.0)
+    settings = SchedulerSettings(race=race, patience_s=0.4)
+    entry, stream = house.open(patience_ms=400, max_tokens=40)
+    house.arrange()
+    house.later(0.41)
+    assert _step(house, entry, settings)
+    house.later(0.35)
+    assert not _step(house, entry, settings)
+    house.later(0.25)  # more than a second since it came
+    for _ in range(3):
+        assert _step(house, entry, settings)
+    # A word, and it is again, though there is nothing to verify.
+    base = entry.session.length
+    house.registry.deliver(entry, stream, Proposal(base_position=base, tokens=()))
+    assert not _step(house, entry, settings)
+    house.later(0.41)
+    assert _step(house, entry, settings)
