@@ -20,7 +20,7 @@ DISTRIBUTION = "paceline"
 ORCHESTRATOR_DOES_WITHOUT = frozenset(
     {
         *("accelerate", "gguf", "grpcio", "grpcio-health-checking", "huggingface-hub"),
-        *("packaging", "torch", "transformers"),
+        *("jinja2", "packaging", "torch", "transformers"),
     }
 )
 """Of our direct dependencies. What is left is tried by a test that runs the orchestrator with these blocked."""

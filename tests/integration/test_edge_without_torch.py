@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import runpy
 import sys
 import threading
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +18,7 @@ from harness.gguf_files import save_tiny_gguf
 from harness.llama_library import needs_llama
 from harness.models import llama_config, save_tiny, tiny_model
 from harness.reference import reference_output
+from packaging.utils import canonicalize_name
 
 from edge import agent as agent_module
 from edge.agent import open_agent
@@ -28,9 +31,11 @@ from paceline.errors import ConfigError, ModelError
 from paceline.sampling.settings import SamplingSettings
 
 PROGRAM = (
-    "import sys; sys.modules['torch'] = None; from paceline.command import main; sys.exit(main())"
+    "import sys; sys.modules.update(dict.fromkeys({absent})); from paceline.command import main; "
+    "sys.exit(main())"
 )
-"""`paceline` where importing PyTorch fails."""
+"""`paceline` where importing some modules fails."""
+PIN = Path(__file__).parents[2] / "deploy/pin.py"
 TIMEOUT_S = 60
 
 
@@ -40,10 +45,33 @@ def folder() -> Iterator[Path]:
         yield save_tiny(Path(path))
 
 
+def _absent() -> list[str]:
+    """Modules that nothing in deploy/edge-requirements.txt brings along: PyTorch, and what only PyTorch asks for."""
+    pin = runpy.run_path(str(PIN))
+    direct = pin["direct_dependencies"]()
+    there = pin["closure"]([name for name in direct if name not in pin["EDGE_DOES_WITHOUT"]])
+    gone = pin["closure"]([*direct]).keys() - there.keys()
+    modules = packages_distributions().items()
+    return sorted(
+        module for module, names in modules if {canonicalize_name(n) for n in names} <= gone
+    )
+
+
 async def _generated(folder: Path, draft: str) -> dict[str, object]:
+    absent = _absent()
+    assert "torch" in absent
     async with scene() as here:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-c", PROGRAM, "--config", "/dev/null", "generate", "Hello"),
+            *(
+                sys.executable,
+                "-P",
+                "-c",
+                PROGRAM.format(absent=absent),
+                "--config",
+                "/dev/null",
+                "generate",
+                "Hello",
+            ),
             *("--raw", "--cloud", str(here.verifier.address), "--target", str(folder)),
             *("--draft", draft, "--threads", "1", "--json", "--max-tokens", "24"),
             *("--temperature", "0.7", "--seed", "5"),
