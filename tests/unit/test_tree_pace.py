@@ -140,6 +140,10 @@ def grow(
     return proposals(edge.handle(event))
 
 
+def leaves(edge: EdgeSession) -> list[tuple[int, ...]]:
+    return [] if edge.growth_request is None else [tuple(p) for p in edge.growth_request.paths]
+
+
 def proposals(effects: tuple[EdgeEffect, ...]) -> list[Proposal]:
     sent = (effect.message for effect in effects if isinstance(effect, Send))
     return [message for message in sent if isinstance(message, Proposal) and message.tokens]
@@ -204,15 +208,28 @@ def test_a_window_full_of_what_is_held_is_idle() -> None:
 
 
 def test_what_would_be_late_now_is_looked_at_again_after_a_commit() -> None:
-    edge = streaming()
+    edge = streaming(replace(GROWTH, pace=replace(PACE, rtt_s=0.05)))
     commit(edge, 3, 5, at_s=10.0)
-    assert grow(edge, position=4, at_s=10.004, t1=0.9, t2=0.09) == []
-    (kept,) = edge.growth_request.paths if edge.growth_request else ()
-    assert kept == (1,)
-    assert commit(edge, 4, 2, at_s=10.06) == []
-    assert edge.counts.unsent == 1
-    assert edge.growth_request is not None
-    assert edge.growth_request.paths == ((),)
+    assert grow(edge, position=4, at_s=10.004, t1=0.6) == []
+    # A step late the second one counts as 0.6 * 0.1 * 0.7, below the floor of 0.05; as 0.1 * 0.7 once the first is committed.
+    assert grow(edge, 1, position=4, at_s=10.016, t1=0.9, t2=0.1) == []
+    assert leaves(edge) == [(1, 1)]
+    assert commit(edge, 4, 1, at_s=10.06) == []
+    assert leaves(edge) == [(1,), (2,)]
+
+
+def test_what_is_known_of_nodes_goes_with_them() -> None:
+    edge = streaming()
+    for number in range(20):
+        commit(edge, 3 + number, 5 if number % 3 == 0 else 1, at_s=10.0 + 0.06 * number)
+        grow(edge, position=4 + number, at_s=10.01 + 0.06 * number, t1=0.7, t2=0.2)
+        grow(edge, 1, position=4 + number, at_s=10.02 + 0.06 * number, t1=0.7, t2=0.2)
+    frontier = edge._guesses._frontier
+    assert frontier is not None
+    live = {frontier._root, *frontier._root.below()}
+    assert len(live) > 2
+    for known in (frontier._walk._sent_s, frontier._walk._until_s, frontier._logs, frontier._held):
+        assert set(known) <= live
 
 
 def test_a_new_stream_gets_all_that_was_sent_and_nothing_that_was_held() -> None:

@@ -11,6 +11,7 @@ from paceline.drafter import TreeDraft, tokens_of
 from paceline.errors import ConfigError
 from paceline.sampling.settings import SamplingSettings
 from paceline.session.growth import Growth
+from paceline.session.pace import Pace
 from paceline.session.pipeline import PipelineSettings
 from paceline.tokens import TokenId
 from simulator.acceptance.chances import RankChances
@@ -108,6 +109,21 @@ def test_an_edge_learns_what_guesses_are_worth_and_follows_a_link_that_steps_awa
     assert 0.6 < back < 1.25, "the text differs, the link does not"
     assert answer.statistics is not None
     assert answer.statistics.proposal_bytes < 40 * answer.statistics.committed
+
+
+def test_what_waits_for_more_is_still_in_time() -> None:
+    """The client tells its session when a forward pass has ended, and so how long there is until the verifier's next step."""
+    pace = Pace(rtt_s=0.05, step_s=0.06, forward_s=0.004, slack_s=0.002)
+    edge = EdgeSettings(
+        requests=REQUESTS[:2],
+        make_drafter=tree_drafter(TRACE, cost=FORWARD),
+        drafting=replace(FAR, growth=Growth(floor=0.02, pace=pace)),
+    )
+    network = parse_network("rtt=50ms")
+    (asked,) = run(WorldSettings(edges=(edge,), verifiers=(VERIFIER,), network=network)).asked
+    found = [one.statistics for one in asked if one.statistics]
+    assert sum(one.late for one in found) == 0
+    assert sum(one.proposals for one in found) < sum(one.committed for one in found)
 
 
 def test_nothing_is_late_for_a_verifier_that_waits() -> None:
