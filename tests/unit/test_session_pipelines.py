@@ -275,6 +275,20 @@ def test_settings_out_of_range_are_named() -> None:
     assert ahead & caches == {PipelineName.OUTCOME_CACHE_AHEAD}
 
 
+@pytest.mark.parametrize("name", ["outcome-cache", "outcome-cache-ahead"])
+def test_nobody_waits_for_a_drafter_that_sees_the_end_of_the_text(name: str) -> None:
+    edge = streaming(name)
+    asked = edge.growth_request
+    assert asked is not None
+    leaf = GrownLeaf(path=(), guesses=())
+    (told,) = edge.handle(Grown(position=asked.position, leaves=(leaf,)))
+    assert isinstance(told, Send)
+    assert isinstance(told.message, Proposal)
+    assert (told.message.tokens, told.message.idle) == ((), True)
+    assert commits(edge, 1) == []
+    assert asked_for(edge) == [()], "what comes after another text is another question"
+
+
 def test_run_ahead_with_a_cache_does_both() -> None:
     edge = streaming("outcome-cache-ahead", draft_length=4, fan_out=3, segment=1)
     assert grows(edge, (1, 11)) == [(1,)]
