@@ -47,13 +47,13 @@ def test_the_demo_compares_two_answers_over_the_link(tmp_path: Path) -> None:
 
 
 def test_a_demo_that_stays_answers_on(tiny: tuple[str, ...], tmp_path: Path) -> None:
-    with running(
-        "paceline.command", *tiny, "--stay", environment={"TMPDIR": str(tmp_path)}
-    ) as demo:
+    # Long enough for the edge to hear of a text while it is written, and to guess.
+    arguments = (*tiny, "--max-tokens", "200", "--stay")
+    with running("paceline.command", *arguments, environment={"TMPDIR": str(tmp_path)}) as demo:
         page = demo.wait_for(r"The fleet, live: (\S+)", timeout_s=START_S)[1]
         demo.wait_for("An OpenAI endpoint is at", timeout_s=START_S)
         # The edge of the comparison has gone; this is the one that stays.
-        edge_of(page, until=lambda edge: edge["state"] == "online" and edge["num_generations"] > 0)
+        edge_of(page, until=lambda edge: edge["state"] == "online" and edge["tokens_per_s"])
         edge_of(page, until=lambda edge: edge["revision"] > 0)
         demo.signal(signal.SIGINT)
         assert demo.wait(timeout_s=END_S) == 130
