@@ -131,4 +131,4 @@ def test_a_tree_grows_as_far_as_it_is_likely() -> None:
         generate, ["hello", "--draft", "tree:m", "--length-policy", "closed-form"]
     )
     assert isinstance(result.exception, ConfigError)
-    assert "a tree ends where guesses become unlikely" in str(result.exception)
+    assert "a tree ends where guesses are not worth their cost" in str(result.exception)
