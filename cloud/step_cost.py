@@ -21,7 +21,7 @@ least squares of what is predicted over what was measured, with three additions.
 No coefficient is below 0.
 """
 
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,9 @@ USUAL_ERROR = 0.03
 
 DOUBT_BEYOND = 3.0
 """Errors beyond so many usual ones count less."""
+
+SOLVED_EACH = 32
+"""After so many steps the sums are solved after every fourth only: a hundred are remembered, and one changes little."""
 
 _LEARNING = 0.1
 _ERROR_LEAST = 0.005
@@ -63,6 +66,17 @@ class StepWork:
     num_attended: int = 0
     """Over all rows: committed tokens that the row attends to."""
 
+    @property
+    def terms(self) -> tuple[int, int, int, int, int]:
+        """Return what the coefficients after the fixed one are multiplied by, in the order of `StepCosts`."""
+        return (
+            self.num_sessions,
+            self.num_rows,
+            self.num_prefill_rows,
+            self.num_context_tokens,
+            self.num_attended,
+        )
+
     def with_rows(self, count: int, *, context: int) -> "StepWork":
         """Return the step with another session in it that verifies.
 
@@ -70,7 +84,7 @@ class StepWork:
             count: its root and drafts.
             context: its committed tokens.
         """
-        return replace(self._with(count, context), num_rows=self.num_rows + count)
+        return self._with(count, 0, context)
 
     def with_prefill(self, count: int, *, context: int) -> "StepWork":
         """Return the step with another session in it whose prompt is computed.
@@ -79,15 +93,15 @@ class StepWork:
             count: rows of the prompt.
             context: tokens of it that are in the cache.
         """
-        filled = self.num_prefill_rows + count
-        return replace(self._with(count, context), num_prefill_rows=filled)
+        return self._with(0, count, context)
 
-    def _with(self, count: int, context: int) -> "StepWork":
-        return replace(
-            self,
+    def _with(self, num_rows: int, num_prefill: int, context: int) -> "StepWork":
+        return StepWork(
             num_sessions=self.num_sessions + 1,
+            num_rows=self.num_rows + num_rows,
+            num_prefill_rows=self.num_prefill_rows + num_prefill,
             num_context_tokens=self.num_context_tokens + context,
-            num_attended=self.num_attended + count * context,
+            num_attended=self.num_attended + (num_rows + num_prefill) * context,
         )
 
 
@@ -136,6 +150,7 @@ class StepCostFit:
         self._spread: _Array = np.zeros((count, count))
         self._usual_error = _ERROR_FIRST
         self._costs: StepCosts | None = None
+        self._num_steps = 0
 
     @property
     def costs(self) -> StepCosts | None:
@@ -150,7 +165,7 @@ class StepCostFit:
         if self._costs is not None:
             predicted_s = max(self._costs.seconds(work), took_s * _PREDICTED_LEAST)
         # In parts of what is predicted: a step of one row tells as much as one of a hundred.
-        terms = np.array((1.0, *astuple(work))) / predicted_s
+        terms = np.array((1.0, *work.terms)) / predicted_s
         measured = took_s / predicted_s
         error = abs(measured - 1.0)
         unknown = USUAL_ERROR**2 * float(terms @ self._spread @ terms)
@@ -161,7 +176,9 @@ class StepCostFit:
         self._usual_error = max(_ERROR_LEAST, learned)
         self._moments = self._moments * FADE + weight * np.outer(terms, terms)
         self._sums = self._sums * FADE + weight * measured * terms
-        self._costs, self._spread = _solved(self._moments, self._sums)
+        self._num_steps += 1
+        if self._num_steps <= SOLVED_EACH or self._num_steps % 4 == 0:
+            self._costs, self._spread = _solved(self._moments, self._sums)
 
 
 def _solved(moments: _Array, sums: _Array) -> tuple[StepCosts, _Array]:

@@ -161,7 +161,7 @@ class EdgeSession:
         """Nothing is offered, and nothing will be before the next commit: the verifier must not wait."""
         if self._no_guess or self._pipeline.is_closed:
             return True
-        return self._place.depth < 1 and not self._guesses.has_any
+        return not self._guesses.has_any and self._place.depth < 1
 
     # --- events
 
