@@ -18,7 +18,7 @@ from paceline.session.fan_out import MOST_AT_ONE, even, geometric
 from paceline.session.growth import GrowthRequest, path_to
 from paceline.session.guesses import Guesses
 from paceline.session.pipeline import FanOut, PipelineSettings, Place
-from paceline.session.rounds import RunAhead, StopAndWait
+from paceline.session.rounds import HeldBack, RunAhead, StopAndWait
 from paceline.session.sketch import Sketch
 from paceline.session.tree import Node
 from paceline.tokens import TokenId
@@ -136,8 +136,8 @@ class Outcomes:
         return None
 
 
-class OutcomeCache(StopAndWait):
-    """A `Pipeline`: stop-and-wait on the wire. A drafter of chains caches the one answer that accepts all and goes on as guessed.
+class Prepared(HeldBack):
+    """What both caches have in common.
 
     Args:
         guesses: the session's; holds what is sent.
@@ -161,6 +161,15 @@ class OutcomeCache(StopAndWait):
         super().__init__(guesses, sketch=sketch, settings=settings, counts=counts)
         self._outcomes = Outcomes(sketch, settings=settings, leaves=leaves)
 
+    def committed(self, token: TokenId) -> int:
+        """See `Pipeline`."""
+        self._outcomes.committed(token)
+        return super().committed(token)
+
+
+class OutcomeCache(Prepared, StopAndWait):
+    """A `Pipeline`: stop-and-wait on the wire. A drafter of chains caches the one answer that accepts all and goes on as guessed."""
+
     def draft_request(self, place: Place) -> DraftRequest | None:
         """See `Pipeline`."""
         num_sent = self._sketch.num_sent
@@ -183,31 +192,12 @@ class OutcomeCache(StopAndWait):
             leaves = [end, *leaves]  # what may come after all of it was never asked
         return _growing(place, [path_to(leaf) for leaf in leaves[: self._outcomes.leaves]])
 
-    def committed(self, token: TokenId) -> int:
-        """See `Pipeline`."""
-        self._outcomes.committed(token)
-        return super().committed(token)
 
-
-class OutcomeCacheAhead(RunAhead):
-    """A `Pipeline`: run-ahead on the wire; what a forward pass has room for prepares for answers. Arguments as in `OutcomeCache`.
+class OutcomeCacheAhead(Prepared, RunAhead):
+    """A `Pipeline`: run-ahead on the wire; what a forward pass has room for prepares for answers.
 
     A drafter of chains just runs ahead.
     """
-
-    has_growth = True
-
-    def __init__(
-        self,
-        guesses: Guesses,
-        *,
-        sketch: Sketch,
-        settings: PipelineSettings,
-        counts: EdgeCounts,
-        leaves: int,
-    ) -> None:
-        super().__init__(guesses, sketch=sketch, settings=settings, counts=counts)
-        self._outcomes = Outcomes(sketch, settings=settings, leaves=leaves)
 
     def growth_request(self, place: Place) -> GrowthRequest | None:
         """See `Pipeline`."""
@@ -221,11 +211,6 @@ class OutcomeCacheAhead(RunAhead):
                 if (path := path_to(leaf)) not in paths:
                     paths.append(path)
         return _growing(place, paths[: self._outcomes.leaves])
-
-    def committed(self, token: TokenId) -> int:
-        """See `Pipeline`."""
-        self._outcomes.committed(token)
-        return super().committed(token)
 
 
 def _growing(place: Place, paths: Sequence[tuple[TokenId, ...]]) -> GrowthRequest | None:
