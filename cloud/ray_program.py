@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -148,7 +149,10 @@ def _end_half_started(error: Exception) -> None:
             started = [info.process for infos in node.all_processes.values() for info in infos]
             node.kill_all_processes(check_alive=False, wait=True)
             for process in started:
-                process.wait(END_S)
+                with suppress(
+                    subprocess.TimeoutExpired
+                ):  # stuck in the kernel; the second try need not wait for it
+                    process.wait(END_S)
 
 
 def deploy(application: Any, listen: Address) -> None:
