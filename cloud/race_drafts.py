@@ -26,7 +26,7 @@ from paceline.control.node_scores import NodeScores
 from paceline.ngram.recurrence import Recurrence, Rule
 from paceline.ngram.rules import counted, looked_up
 from paceline.session.cloud import CloudSession
-from paceline.session.offer import Offer
+from paceline.session.offer import NOTHING, Offer
 from paceline.tokens import TokenId
 
 MOST_GUESSES = 16
@@ -50,8 +50,6 @@ TRUST = 4.0
 
 FADE = 0.97
 """What a judged guess counts less with each newer one: texts change."""
-
-NOTHING = Offer(tokens=(), parents=(), chances=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

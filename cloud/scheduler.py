@@ -43,6 +43,9 @@ SURENESS = 0.93
 just pays hardly adds anything; one that just does not costs everybody."""
 
 
+NO_WORK = StepWork()
+
+
 class Schedule(StrEnum):
     """How rows are given to drafts; see the module."""
 
@@ -183,7 +186,7 @@ class Plan:
     """Sessions that shall stop waiting for somebody else's prefill."""
     wake_at_s: float | None = None
     """When a session runs out of patience, if nothing else happens before."""
-    work: StepWork = StepWork()  # noqa: RUF009 - frozen
+    work: StepWork = NO_WORK
     """What the step computes."""
     num_left_out: int = 0
     """Draft rows that its sessions offered and did not get."""
@@ -197,6 +200,10 @@ class Plan:
     def num_rows(self) -> int:
         """Rows of the forward pass."""
         return sum(rows.num_rows for rows in self.rows)
+
+
+NO_STEP = Plan()
+"""Nobody may step."""
 
 
 def plan_step(
@@ -214,9 +221,10 @@ def plan_step(
         now_s: the time.
         costs: what steps take; None while that is unknown: drafts are shared evenly.
     """
-    able = sorted(
-        (view for view in views if view.may_step), key=lambda view: (view.waiting_since_s, view.key)
-    )
+    able = [view for view in views if view.may_step]
+    if not able:
+        return NO_STEP
+    able.sort(key=lambda view: (view.waiting_since_s, view.key))
     free = [view for view in able if view.waits_for is None]
     prefilling = [view for view in free if view.num_to_prefill > 0]
     ready = [view for view in free if view.num_to_prefill == 0]
@@ -297,18 +305,16 @@ def _drafts(
 
 def _filled(views: Sequence[SessionView], chunks: Sequence[int]) -> StepWork:
     """Return a step that computes so many rows of each prompt."""
-    work = StepWork()
-    for view, count in zip(views, chunks, strict=True):
-        if count:
-            work = work.with_prefill(count, context=view.context)
-    return work
+    filled = [(count, v.context) for v, count in zip(views, chunks, strict=True) if count]
+    if not filled:
+        return NO_WORK
+    counts, contexts = zip(*filled, strict=True)
+    return NO_WORK.with_prefill(counts, contexts=contexts)
 
 
 def _verified(views: Sequence[SessionView], drafts: Sequence[int], work: StepWork) -> StepWork:
     """Return the step with a root and so many drafts of each session besides."""
-    for view, count in zip(views, drafts, strict=True):
-        work = work.with_rows(1 + count, context=view.context)
-    return work
+    return work.with_rows([1 + c for c in drafts], contexts=[view.context for view in views])
 
 
 def _price_s(roots: Sequence[SessionView], costs: StepCosts | None) -> float:

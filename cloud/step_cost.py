@@ -21,7 +21,9 @@ least squares of what is predicted over what was measured, with three additions.
 No coefficient is below 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +44,7 @@ USUAL_ERROR = 0.03
 DOUBT_BEYOND = 3.0
 """Errors beyond so many usual ones count less."""
 
-SOLVED_EACH = 32
+SOLVED_EACH = 8
 """After so many steps the sums are solved after every fourth only: a hundred are remembered, and one changes little."""
 
 _LEARNING = 0.1
@@ -51,6 +53,9 @@ _ERROR_FIRST = 0.1
 _PREDICTED_LEAST = 0.01
 
 _Array = NDArray[np.float64]
+
+_PRIOR: _Array = np.array(PRIOR)
+_ONE: _Array = np.eye(len(PRIOR))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,31 +82,38 @@ class StepWork:
             self.num_attended,
         )
 
-    def with_rows(self, count: int, *, context: int) -> "StepWork":
-        """Return the step with another session in it that verifies.
+    def with_rows(self, counts: Sequence[int], *, contexts: Sequence[int]) -> "StepWork":
+        """Return the step with more sessions in it that verify.
 
         Args:
-            count: its root and drafts.
-            context: its committed tokens.
+            counts: of each, its root and drafts.
+            contexts: of each, its committed tokens.
         """
-        return self._with(count, 0, context)
+        return self._with(counts, contexts, num_prefill_rows=0, num_rows=sum(counts))
 
-    def with_prefill(self, count: int, *, context: int) -> "StepWork":
-        """Return the step with another session in it whose prompt is computed.
+    def with_prefill(self, counts: Sequence[int], *, contexts: Sequence[int]) -> "StepWork":
+        """Return the step with more sessions in it whose prompts are computed.
 
         Args:
-            count: rows of the prompt.
-            context: tokens of it that are in the cache.
+            counts: of each, rows of the prompt.
+            contexts: of each, tokens of it that are in the cache.
         """
-        return self._with(0, count, context)
+        return self._with(counts, contexts, num_prefill_rows=sum(counts), num_rows=0)
 
-    def _with(self, num_rows: int, num_prefill: int, context: int) -> "StepWork":
+    def _with(
+        self,
+        counts: Sequence[int],
+        contexts: Sequence[int],
+        *,
+        num_prefill_rows: int,
+        num_rows: int,
+    ) -> "StepWork":
         return StepWork(
-            num_sessions=self.num_sessions + 1,
+            num_sessions=self.num_sessions + len(counts),
             num_rows=self.num_rows + num_rows,
-            num_prefill_rows=self.num_prefill_rows + num_prefill,
-            num_context_tokens=self.num_context_tokens + context,
-            num_attended=self.num_attended + (num_rows + num_prefill) * context,
+            num_prefill_rows=self.num_prefill_rows + num_prefill_rows,
+            num_context_tokens=self.num_context_tokens + sum(contexts),
+            num_attended=self.num_attended + sum(map(mul, counts, contexts)),
         )
 
 
@@ -174,8 +186,10 @@ class StepCostFit:
         usual = min(error, DOUBT_BEYOND * self._usual_error)
         learned = self._usual_error + _LEARNING * (usual - self._usual_error)
         self._usual_error = max(_ERROR_LEAST, learned)
-        self._moments = self._moments * FADE + weight * np.outer(terms, terms)
-        self._sums = self._sums * FADE + weight * measured * terms
+        self._moments *= FADE
+        self._moments += (weight * terms)[:, None] * terms
+        self._sums *= FADE
+        self._sums += weight * measured * terms
         self._num_steps += 1
         if self._num_steps <= SOLVED_EACH or self._num_steps % 4 == 0:
             self._costs, self._spread = _solved(self._moments, self._sums)
@@ -186,24 +200,24 @@ def _solved(moments: _Array, sums: _Array) -> tuple[StepCosts, _Array]:
 
     That is their covariance as a multiple of the variance of an error.
     """
-    prior = np.array(PRIOR)
     # The prior's scale is that at which it fits the steps best.
-    prior = prior * float(prior @ sums) / float(prior @ moments @ prior)
+    prior = _PRIOR * (float(_PRIOR @ sums) / float(_PRIOR @ moments @ _PRIOR))
     trust = np.square(USUAL_ERROR / (WIDTH * prior))
-    matrix, goal = moments + np.diag(trust), sums + trust * prior
-    used = list(range(len(prior)))
-    part = np.linalg.solve(matrix, goal)
-    while part.min() < 0.0:
-        used.pop(int(part.argmin()))
-        part = np.linalg.solve(matrix[np.ix_(used, used)], goal[used])
-    found = np.zeros(len(prior))
-    found[used] = part
+    matrix, goal = moments + _ONE * trust, sums + trust * prior
+    # The inverse as well, in one go.
+    solved = np.linalg.solve(matrix, np.column_stack((goal, _ONE)))
+    found, used = solved[:, 0], list(range(len(prior)))
+    while found.min() < 0.0:
+        used.remove(int(found.argmin()))
+        found = np.zeros(len(prior))
+        found[used] = np.linalg.solve(matrix[np.ix_(used, used)], goal[used])
+    fixed, session, row, prefill, context, attended = found.tolist()
     costs = StepCosts(
-        fixed_s=float(found[0]),
-        per_session_s=float(found[1]),
-        per_row_s=float(found[2]),
-        per_prefill_row_s=float(found[3]),
-        per_context_token_s=float(found[4]),
-        per_attended_s=float(found[5]),
+        fixed_s=fixed,
+        per_session_s=session,
+        per_row_s=row,
+        per_prefill_row_s=prefill,
+        per_context_token_s=context,
+        per_attended_s=attended,
     )
-    return costs, np.linalg.inv(matrix)
+    return costs, solved[:, 1:]

@@ -1,6 +1,5 @@
 """The verifier's half of a session: the log, and the tree of what arrived and is not contradicted."""
 
-from dataclasses import replace
 from typing import assert_never
 
 from paceline.errors import FencedError, LocalProtocolError, RemoteProtocolError
@@ -173,8 +172,7 @@ class CloudSession:
         last = self.finish is not None and end == self.length
         if begin == end and not (last and not self._finish_taken):
             return None
-        positions = [Position(position) for position in range(begin, end)]
-        accepted = tuple(position in self._accepted for position in positions)
+        accepted = tuple(position in self._accepted for position in range(begin, end))
         counts, self._counts = self._counts, Counts()
         self._told = self._told.plus(counts)
         self._cursor = Position(end)
@@ -190,11 +188,17 @@ class CloudSession:
             queue_ns=self._last_step.queue_ns,
             verify_ns=self._last_step.verify_ns,
             num_rows=self._last_step.num_rows,
-            logprobs=tuple(self._logprobs[p] for p in positions if p in self._logprobs),
+            logprobs=self._logprobs_of(begin, end),
             finish=self.finish if last else None,
             row_price_ns=self._last_step.row_price_ns,
             num_steps=counts.steps,
         )
+
+    def _logprobs_of(self, begin: int, end: int) -> tuple[TokenLogprobs, ...]:
+        if not self._logprobs:
+            return ()
+        positions = (Position(position) for position in range(begin, end))
+        return tuple(self._logprobs[p] for p in positions if p in self._logprobs)
 
     # --- events
 
@@ -374,7 +378,7 @@ class CloudSession:
         kind = CloudKind.STEP if self.finish is None else CloudKind.FINISH
         self.state = cloud_leads_to(self.state, kind)
         self._counts.steps += 1
-        self._last_step = replace(event, tokens=(), logprobs=())
+        self._last_step = event
         return (CommitReady(), WorkReady()) if self.length > begin else (WorkReady(),)
 
     def _commit(self, token: TokenId) -> None:

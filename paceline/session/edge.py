@@ -96,6 +96,8 @@ class EdgeSession:
         self._acknowledged = self.length
         self._attempt = 0
         self._limit = FLOOR_WINDOW
+        self._end = len(request.prompt) + request.max_tokens
+        """Where the text ends at the latest, as far as is known."""
         self._no_guess = False
         self._idle_sent = False
         self._story: deque[str] = deque(maxlen=STORY_LENGTH)
@@ -143,15 +145,12 @@ class EdgeSession:
     @property
     def _place(self) -> Place:
         """Where the session stands, for the pipeline."""
-        end = len(self.request.prompt) + self.request.max_tokens
-        if self.opened is not None:
-            limits = self.opened.limits
-            end = min(end, len(self.request.prompt) + limits.max_tokens, limits.context_length)
+        length = self.length
         return Place(
-            position=self.length,
+            position=length,
             draft_length=self.draft_length,
             # The last token of a text is the target's own, drawn after the guess before it: guessing that one saves nothing.
-            room=end - self.length - 1,
+            room=self._end - length - 1,
             space=min(self.window, self._limit) - self._guesses.num_live,
             no_guess=self._no_guess,
         )
@@ -261,7 +260,11 @@ class EdgeSession:
         check_opened(opened, request=self.request, weights=self._weights, length=self.length)
         self.opened = opened
         self._weights = opened.target.weights_fingerprint
-        self._limit = opened.limits.window
+        limits = opened.limits
+        self._limit = limits.window
+        num_prompt = len(self.request.prompt)
+        most = min(self.request.max_tokens, limits.max_tokens)
+        self._end = min(num_prompt + most, limits.context_length)
         return self._flush()
 
     def _on_commit(self, commit: Commit) -> tuple[EdgeEffect, ...]:
@@ -277,13 +280,15 @@ class EdgeSession:
             self.counts.unsent += self._guesses.commit(token) + self._pipeline.committed(token)
             self._no_guess = False
         self.counts.add(commit)
-        news = replace(
-            commit,
-            position=known,
-            tokens=commit.tokens[skip:],
-            accepted=commit.accepted[skip:],
-            logprobs=commit.logprobs[skip:],
-        )
+        news = commit
+        if skip:
+            news = replace(
+                commit,
+                position=known,
+                tokens=commit.tokens[skip:],
+                accepted=commit.accepted[skip:],
+                logprobs=commit.logprobs[skip:],
+            )
         deliver = (Deliver(commit=news),) if news.tokens else ()
         if commit.finish is not None:
             return (
@@ -307,6 +312,7 @@ class EdgeSession:
             return (Failed(error=error),)
         if is_lost:
             self.opened = None
+            self._end = len(self.request.prompt) + self.request.max_tokens
         return (Reconnect(elsewhere=not is_lost, after_s=failure.retry_after_ms / 1000),)
 
     # --- the drafter speaks
@@ -375,7 +381,7 @@ class EdgeSession:
             effects.append(self._propose(min(room, MAX_PROPOSAL_TOKENS)))
         lead = self.opened.limits.max_lead if self.opened else FLOOR_LEAD
         overdue = self.length - self._acknowledged >= max(1, lead // 4)
-        if not effects and (overdue or (self._idle and not self._idle_sent)):
+        if not effects and (overdue or (not self._idle_sent and self._idle)):
             effects.append(self._propose(0))
         return tuple(effects)
 
@@ -390,9 +396,9 @@ class EdgeSession:
         tokens, parents = self._guesses.take(most)
         self.counts.drafted += len(tokens)
         self._acknowledged = self.length
-        self._idle_sent = self._idle
+        self._idle_sent = idle = self._idle
         return Send(
             message=Proposal(
-                base_position=self.length, tokens=tokens, parents=parents, idle=self._idle
+                base_position=self.length, tokens=tokens, parents=parents, idle=idle
             )
         )

@@ -18,8 +18,13 @@ class Offer:
     """Of each node, that it is committed if it is verified now; never rising."""
 
 
+NOTHING = Offer(tokens=(), parents=(), chances=())
+
+
 def offered(root: Node, rates: RankRates, *, most: int, deepest: int) -> Offer:
     """Return the likeliest nodes below `root`, at most `most`, none more than `deepest` tokens deep."""
+    if not root.children or most < 1 or deepest < 1:
+        return NOTHING
     index: dict[int, int] = {id(root): -1}
     tokens: list[TokenId] = []
     parents: list[int] = []

@@ -65,6 +65,8 @@ class TreeStream:
 
     def release(self, place: Place) -> None:
         """See `Pipeline`."""
+        if not self.has_growth:
+            return  # a chain is in the tree as soon as it is drafted
         num_live = self._guesses.num_live
         self._guesses.promote(place.space)
         left = replace(place, space=place.space - (self._guesses.num_live - num_live))

@@ -37,7 +37,7 @@ class Inbox:
     def __init__(self) -> None:
         self.payloads: deque[bytes] = deque()
         self.used_bytes = 0
-        self.changed = asyncio.Event()
+        self._waiters: dict[asyncio.Future[None], None] = {}
 
     def has_room(self, num_bytes: int) -> bool:
         """Return whether the other end may send so much."""
@@ -52,8 +52,19 @@ class Inbox:
 
     def wake(self) -> None:
         """Let both ends look again."""
-        self.changed.set()
-        self.changed = asyncio.Event()
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def changed(self) -> None:
+        """Wait for the next `wake`."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._waiters.pop(waiter, None)
 
 
 class Call:
@@ -202,7 +213,7 @@ class VirtualLink:
             try:
                 async with asyncio.timeout(self._silence_s):
                     while call.status is None and not call.at_verifier.has_room(len(payload)):
-                        await call.at_verifier.changed.wait()
+                        await call.at_verifier.changed()
             except TimeoutError as error:
                 raise self._silent("took") from error
         if call.status is not None:
@@ -217,7 +228,7 @@ class VirtualLink:
             try:
                 async with asyncio.timeout(self._silence_s):
                     while not inbox.payloads and self._call.status is None:
-                        await inbox.changed.wait()
+                        await inbox.changed()
             except TimeoutError as error:
                 raise self._silent("said") from error
         if not inbox.payloads or self._call.closed_by_edge:
@@ -270,7 +281,7 @@ class VirtualContext:
         while not inbox.payloads:
             if call.half_closed:
                 return grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
-            await inbox.changed.wait()
+            await inbox.changed()
         return read_edge(inbox.take())
 
     async def receive(self) -> EdgeMessage | None:
@@ -285,7 +296,7 @@ class VirtualContext:
         call = self._call
         payload = message.SerializeToString()
         while not call.gone and not call.at_edge.has_room(len(payload)):
-            await call.at_edge.changed.wait()
+            await call.at_edge.changed()
         if call.gone:
             raise grpc.aio.UsageError("the call is over")
         told: dict[str, Value] | None = None

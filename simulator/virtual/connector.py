@@ -51,7 +51,7 @@ class VirtualConnector:
         try:
             async with asyncio.timeout(self._settings.connect_s):
                 while call.status is None:
-                    await call.at_edge.changed.wait()
+                    await call.at_edge.changed()
         except TimeoutError as error:
             channel.suspect()
             raise LinkTimeout(

@@ -6,6 +6,7 @@ otherwise be ordered by address.
 """
 
 import asyncio
+import heapq
 import itertools
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -66,6 +67,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._story = story
         self._num_rounds = 0
         self._numbers = itertools.count(1)
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._num_timers = itertools.count()
         self.lost: list[Exception] = []
         """Errors that nobody took, of callbacks for example."""
         # What asyncio.BaseEventLoop expects of those who derive from it.
@@ -81,26 +84,60 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Return the number of the next task."""
         return next(self._numbers)
 
-    # --- in place of a selector
+    # --- in place of timers and of a selector
 
-    def select(self, timeout: float | None) -> Sequence[object]:
-        """Move the clock to the next timer if nothing is ready.
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Schedule a callback; those of one instant go off in the order in which they were asked for."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._num_timers), timer))
+        return timer
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Schedule a callback `delay` seconds from now."""
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
+    def _run_once(self) -> None:
+        """Run what is ready; if nothing is, what is ready at the next timer.
+
+        asyncio's own does the same and much that only sockets and a clock that runs need; it is a tenth of a simulation.
 
         Raises:
             StandstillError: the program will never end.
         """
-        if timeout is None:
-            raise DeadlockError(self._told("every task waits for another one"))
-        if timeout <= 0.0:
+        ready, timers = self._ready, self._timers  # type: ignore[attr-defined]
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if ready or self._stopping:  # type: ignore[attr-defined]
             self._num_rounds += 1
             if self._num_rounds > MAX_ROUNDS:
                 raise LivelockError(self._told(f"{MAX_ROUNDS} rounds passed in one instant"))
-            return ()
-        self._num_rounds = 0
-        self._now_s = max(self._now_s, self._scheduled[0].when())  # type: ignore[attr-defined]
-        if self._now_s > self._longest_s:
-            raise OverdueError(self._told(f"not over after {self._longest_s:g} s"))
-        return ()
+        elif not timers:
+            raise DeadlockError(self._told("every task waits for another one"))
+        elif timers[0][0] > self._now_s:
+            self._num_rounds = 0
+            self._now_s = timers[0][0]
+            if self._now_s > self._longest_s:
+                raise OverdueError(self._told(f"not over after {self._longest_s:g} s"))
+        until_s = self._now_s + RESOLUTION_S
+        while timers and timers[0][0] < until_s:
+            ready.append(heapq.heappop(timers)[2])
+        # What these schedule is for the next round.
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()  # noqa: SLF001 - as asyncio.BaseEventLoop does
 
     def _process_events(self, event_list: Sequence[object]) -> None:
         """Nothing comes from outside."""

@@ -24,9 +24,9 @@ FULL = StepCosts(fixed_s=0.001, per_row_s=0.0005)
 def some_work(rng: random.Random) -> StepWork:
     work = StepWork()
     for _ in range(rng.randint(1, 8)):
-        work = work.with_rows(rng.randint(1, 8), context=rng.randint(20, 800))
+        work = work.with_rows([rng.randint(1, 8)], contexts=[rng.randint(20, 800)])
     if rng.random() < 0.2:
-        work = work.with_prefill(rng.randint(1, 64), context=rng.randint(0, 100))
+        work = work.with_prefill([rng.randint(1, 64)], contexts=[rng.randint(0, 100)])
     return work
 
 
@@ -54,12 +54,12 @@ def test_before_the_first_step_nothing_is_known() -> None:
     fit = StepCostFit()
     assert fit.costs is None
     fit.add(StepWork(), 0.1)
-    fit.add(StepWork().with_rows(1, context=5), 0.0)
+    fit.add(StepWork().with_rows([1], contexts=[5]), 0.0)
     assert fit.costs is None
 
 
 def test_steps_that_look_alike_leave_the_proportions_of_the_prior() -> None:
-    fit, work = StepCostFit(), StepWork().with_rows(1, context=50)
+    fit, work = StepCostFit(), StepWork().with_rows([1], contexts=[50])
     for _ in range(500):
         fit.add(work, 0.05)
     costs = known(fit)
@@ -70,19 +70,19 @@ def test_steps_that_look_alike_leave_the_proportions_of_the_prior() -> None:
 def test_work_unlike_all_before_is_believed_at_once() -> None:
     fit, prompts = StepCostFit(), StepWork()
     for _ in range(64):
-        prompts = prompts.with_prefill(2, context=10)
+        prompts = prompts.with_prefill([2], contexts=[10])
     for _ in range(16):
         fit.add(prompts, FULL.seconds(prompts))
     for rows in (2, 1, 2, 1):
         work = StepWork()
         for _ in range(64):
-            work = work.with_rows(rows, context=30)
+            work = work.with_rows([rows], contexts=[30])
         fit.add(work, FULL.seconds(work))
     assert known(fit).row_s(30) == pytest.approx(FULL.row_s(30), rel=0.1)
 
 
 def test_what_is_not_shown_any_more_fades_so_that_rows_are_tried_again() -> None:
-    fit, alike = fitted(FULL), StepWork().with_rows(1, context=50)
+    fit, alike = fitted(FULL), StepWork().with_rows([1], contexts=[50])
     learned = known(fit).per_row_s / known(fit).fixed_s
     for _ in range(3000):
         fit.add(alike, FULL.seconds(alike))
@@ -93,7 +93,7 @@ def test_a_pause_of_the_machine_is_no_price_of_rows() -> None:
     fit, rng = fitted(CPU), random.Random(4)
     before = known(fit).row_s(300)
     for _ in range(3):
-        work = StepWork().with_rows(30, context=300)
+        work = StepWork().with_rows([30], contexts=[300])
         fit.add(work, 2.0)
         for _ in range(5):
             work = some_work(rng)
@@ -113,7 +113,7 @@ def test_a_machine_that_got_slower_is_believed() -> None:
 def test_long_prompts_say_nothing_of_draft_rows() -> None:
     fit, rng = fitted(CPU), random.Random(7)
     for _ in range(100):
-        work = some_work(rng).with_prefill(100, context=0)
+        work = some_work(rng).with_prefill([100], contexts=[0])
         fit.add(work, CPU.seconds(work))
     assert known(fit).row_s(300) == pytest.approx(CPU.row_s(300), rel=0.2)
 
@@ -132,7 +132,7 @@ def test_no_coefficient_is_ever_negative_or_without_end(
 ) -> None:
     fit = StepCostFit()
     for rows, context, prefill, took_s in steps:
-        work = StepWork().with_rows(rows, context=context)
-        fit.add(work.with_prefill(prefill, context=0) if prefill else work, took_s)
+        work = StepWork().with_rows([rows], contexts=[context])
+        fit.add(work.with_prefill([prefill], contexts=[0]) if prefill else work, took_s)
         assert all(0.0 <= value < float("inf") for value in astuple(known(fit)))
         assert any(astuple(known(fit)))

@@ -204,7 +204,7 @@ class SimulatedBroker:
 
     async def _drain(self, life: _Life, guest: Guest, call: Call) -> None:
         while not call.gone and not call.at_edge.has_room(1):
-            await call.at_edge.changed.wait()
+            await call.at_edge.changed()
         life.draining.discard(guest)
         if not call.gone:
             self._flush(life, guest)
@@ -219,7 +219,7 @@ class SimulatedBroker:
         while not inbox.payloads:
             if call.half_closed:
                 return None
-            await inbox.changed.wait()
+            await inbox.changed()
         payload = inbox.take()
         if len(payload) > self.settings.max_packet_bytes:
             raise RemoteProtocolError(f"packet: got {len(payload)} bytes")

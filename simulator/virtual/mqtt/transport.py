@@ -138,7 +138,7 @@ class VirtualConversation:
                 if call.status is not None:
                     self.lose(LinkClosed(f"the connection to the broker broke: {call.status[1]}"))
                     return
-                await inbox.changed.wait()
+                await inbox.changed()
             try:
                 packet = decode(inbox.take())
             except RemoteProtocolError as error:
