@@ -6,7 +6,8 @@ low-bit:4/64                the target's copy with 4 bits in groups of 64
 early-exit:20               the target's first 20 layers
 MODEL                       a model or a distilled draft with the target's tokenizer
 common:MODEL, text:MODEL    a model with another tokenizer: by common tokens, by its text
-hierarchy:SMALL+MODEL       a model that SMALL drafts for
+hierarchy:SMALL+MODEL       a model that SMALL drafts for; more of those that are not files may stand before it
+block:MODEL                 a distilled draft with mask slots, several positions in one pass; also tree:block:MODEL
 tree:MODEL                  a model with several guesses for each position, best first
 llama:FILE                  a GGUF file with the target's vocabulary, computed by llama.cpp; also tree:llama:FILE
 lookup+X, suffix+X          X where the first is not sure enough; X may go on so
@@ -31,13 +32,14 @@ COMMON = "common:"
 TEXT = "text:"
 HIERARCHY = "hierarchy:"
 TREE = "tree:"
+BLOCK = "block:"
 LLAMA = "llama:"
 _CHEAP = (LOOKUP, SUFFIX)
 """What needs no model, and so may come first in a combination."""
 
 _LOW_BIT = re.compile(r"low-bit:([1-8])/([1-9][0-9]{0,4})")
 _EARLY_EXIT = re.compile(r"early-exit:([1-9][0-9]{0,3})")
-_KINDS = "lookup, suffix, low-bit:BITS/GROUP, early-exit:LAYERS, a model, common:MODEL, text:MODEL, llama:FILE"
+_KINDS = "lookup, suffix, low-bit:BITS/GROUP, early-exit:LAYERS, a model, common:MODEL, text:MODEL, block:MODEL, llama:FILE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,13 @@ class LlamaSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSpec:
+    """A distilled draft that guesses several positions in one pass."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CombinationSpec:
     """Several drafters, the cheapest first."""
 
@@ -88,9 +97,10 @@ class CombinationSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HierarchySpec:
-    """A drafter that drafts for a model."""
+    """A model and who drafts for it."""
 
-    small: Spec
+    helpers: tuple[Spec, ...]
+    """Cheapest first; at least one."""
     large: Spec
 
 
@@ -107,6 +117,7 @@ Spec = (
     | LowBit
     | EarlyExit
     | LlamaSpec
+    | BlockSpec
     | CombinationSpec
     | HierarchySpec
     | TreeSpec
@@ -163,7 +174,8 @@ def models_of(spec: Spec) -> tuple[ModelSpec, ...]:
         case CombinationSpec():
             return tuple(model for part in spec.parts for model in models_of(part))
         case HierarchySpec():
-            return (*models_of(spec.small), *models_of(spec.large))
+            parts = (*spec.helpers, spec.large)
+            return tuple(model for part in parts for model in models_of(part))
         case TreeSpec():
             return models_of(spec.model)
         case _:
@@ -180,17 +192,36 @@ def _split(text: str) -> list[str]:
 
 
 def _hierarchy(text: str) -> HierarchySpec:
-    small, plus, large = text.removeprefix(HIERARCHY).partition("+")
-    if not plus or not small or not large:
+    *parts, large = _rungs(text.removeprefix(HIERARCHY))
+    if not parts or not all(parts) or not large:
         raise ConfigError(
             f"draft: got {text!r}, expected hierarchy:SMALL+MODEL, hierarchy:suffix+MODEL for example"
         )
-    return HierarchySpec(small=_single(small, text), large=_drawing(large, text))
+    return HierarchySpec(
+        helpers=tuple(_single(helper, text) for helper in parts), large=_drawing(large, text)
+    )
+
+
+def _rungs(text: str) -> list[str]:
+    """Split at each plus beside a word that is no name; of names, which may have one in them, only the first from the second."""
+    first, last = list[str](), list[str]()
+    while "+" in text and _is_plain(text.partition("+")[0]):
+        part, _, text = text.partition("+")
+        first.append(part)
+    while "+" in text and _is_plain(text.rpartition("+")[2]):
+        text, _, part = text.rpartition("+")
+        last.insert(0, part)
+    return [*first, *([text] if first or last else text.split("+", 1)), *last]
+
+
+def _is_plain(part: str) -> bool:
+    """Return whether a word is no name of a file or model."""
+    return part in _CHEAP or part.startswith((LOW_BIT, EARLY_EXIT))
 
 
 def _growing(part: str, whole: str) -> Spec:
     """Return what can have several guesses for a position."""
-    return _single(part, whole) if part.startswith(LLAMA) else _drawing(part, whole)
+    return _single(part, whole) if part.startswith((LLAMA, BLOCK)) else _drawing(part, whole)
 
 
 def _drawing(part: str, whole: str) -> Spec:
@@ -221,13 +252,18 @@ def _single(part: str, whole: str) -> Spec:
                 f"draft: got {part!r}, expected early-exit:LAYERS, early-exit:20 for example"
             )
         return EarlyExit(num_layers=int(match[1]))
-    if part.startswith(LLAMA) and len(part) > len(LLAMA):
-        return LlamaSpec(file=part.removeprefix(LLAMA))
-    for how in (COMMON, TEXT):
+    for how in (LLAMA, BLOCK, COMMON, TEXT):
         if part.startswith(how) and len(part) > len(how):
-            return ModelSpec(model=part.removeprefix(how), how=how)
-    if part in ("", "none", COMMON, TEXT, LLAMA) or part.startswith((HIERARCHY, TREE)):
+            return _model(part.removeprefix(how), how)
+    if part in ("", "none", COMMON, TEXT, LLAMA, BLOCK) or part.startswith((HIERARCHY, TREE)):
         raise ConfigError(
             f"draft: got {whole!r}, in which {part!r} names no drafter; expected {_KINDS}"
         )
     return ModelSpec(model=part)
+
+
+def _model(name: str, how: str) -> Spec:
+    """Return what a model is after the word before its name."""
+    if how == LLAMA:
+        return LlamaSpec(file=name)
+    return BlockSpec(model=name) if how == BLOCK else ModelSpec(model=name, how=how)

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from edge.draft_spec import (
     LOOKUP,
+    BlockSpec,
     CombinationSpec,
     EarlyExit,
     HierarchySpec,
@@ -53,7 +54,8 @@ def assemble(spec: Spec, loading: DraftLoading) -> ScoringDrafter:
 
 
 def _assemble_models(
-    spec: ModelSpec | LowBit | EarlyExit | HierarchySpec | TreeSpec, loading: DraftLoading
+    spec: ModelSpec | LowBit | EarlyExit | BlockSpec | HierarchySpec | TreeSpec,
+    loading: DraftLoading,
 ) -> ScoringDrafter:
     from edge.drafters import model_assembly as models  # noqa: PLC0415 - it imports PyTorch
 
@@ -64,8 +66,10 @@ def _assemble_models(
             make = models.foreign_drafter if spec.how else models.model_drafter
             return make(spec, loading)
         case HierarchySpec():
-            small = assemble(spec.small, loading)
-            return models.hierarchy_drafter(small, spec.large, loading)
+            helpers = [assemble(helper, loading) for helper in spec.helpers]
+            return models.hierarchy_drafter(helpers, spec.large, loading)
+        case BlockSpec() | TreeSpec(model=BlockSpec()):
+            return models.block_drafter(spec, loading)
         case TreeSpec():
             return models.tree_drafter(spec.model, loading)
         case _:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from edge.draft_spec import LOOKUP, TEXT, EarlyExit, LowBit, ModelSpec, Spec
+from collections.abc import Sequence
+
+from edge.draft_spec import LOOKUP, TEXT, BlockSpec, EarlyExit, LowBit, ModelSpec, Spec, TreeSpec
+from edge.drafters.block import BlockDrafter
+from edge.drafters.block_loading import load_block
 from edge.drafters.distilled import distilled_path, load_distilled
 from edge.drafters.draft_loading import DraftLoading
 from edge.drafters.early_exit import early_exit
@@ -20,16 +24,23 @@ from paceline.errors import IncompatibleError
 
 
 def hierarchy_drafter(
-    small: ScoringDrafter, large: Spec, loading: DraftLoading
+    helpers: Sequence[ScoringDrafter], large: Spec, loading: DraftLoading
 ) -> HierarchyDrafter:
-    """Return a model that another drafter drafts for."""
-    return HierarchyDrafter(small, model_drafter(large, loading))
+    """Return a model that other drafters draft for."""
+    return HierarchyDrafter(helpers, model_drafter(large, loading))
 
 
 def tree_drafter(spec: Spec, loading: DraftLoading) -> TreeDrafter:
     """Return a model that drafts trees."""
     engine = model_drafter(spec, loading).engine
     return TreeDrafter(engine, vocabulary_size=loading.tokenizer.vocabulary_size)
+
+
+def block_drafter(spec: BlockSpec | TreeSpec, loading: DraftLoading) -> BlockDrafter:
+    """Return a draft that guesses several positions in one pass, for chains and trees alike."""
+    block = spec.model if isinstance(spec, TreeSpec) else spec
+    assert isinstance(block, BlockSpec), "looked at before"
+    return load_block(block.model, loading)
 
 
 def model_drafter(spec: Spec, loading: DraftLoading) -> ModelDrafter:

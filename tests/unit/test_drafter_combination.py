@@ -14,6 +14,7 @@ from edge.drafters.hierarchy import HierarchyDrafter
 from edge.drafters.lookup import LookupDrafter
 from edge.drafters.model import ModelDrafter
 from edge.drafters.suffix import SuffixDrafter
+from paceline.clock import Clock
 from paceline.drafter import Guess, ScoringDrafter, tokens_of
 from paceline.errors import ModelError
 from paceline.sampling.settings import SamplingSettings
@@ -33,6 +34,7 @@ class Scripted:
         self.name = name
         self.token = TokenId(token)
         self.confidence = confidence
+        self.num_calls = 0
 
     def open(
         self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings
@@ -45,6 +47,7 @@ class Scripted:
     def guess(
         self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
     ) -> tuple[Guess, ...]:
+        self.num_calls += 1
         found = Guess(token=self.token, chance=self.confidence)
         return (found,) * limit if self.confidence else ()
 
@@ -55,6 +58,13 @@ class Scripted:
 
     def close(self) -> None:
         return None
+
+
+class Stopped:
+    """A clock that stands: every pass seems to be free, so that all that may help does."""
+
+    def now_s(self) -> float:
+        return 0.0
 
 
 def _ids(*tokens: int) -> tuple[TokenId, ...]:
@@ -161,7 +171,7 @@ def test_a_model_that_is_drafted_for_guesses_what_it_would_alone(
     expected = _expected(sampling)
     small = ModelDrafter(tiny_llama(), vocabulary_size=VOCABULARY_SIZE)
     for helper, most_passes in ((small, COUNT // 4), (LookupDrafter(shortest=1), COUNT)):
-        drafter = HierarchyDrafter(helper, _model())
+        drafter = HierarchyDrafter([helper], _model(), clock=Stopped())
         draft = drafter.open(prompt_length=len(PROMPT), max_tokens=COUNT, sampling=sampling)
         while draft.prepare(PROMPT):
             pass
@@ -177,9 +187,47 @@ def test_a_model_that_is_drafted_for_guesses_what_it_would_alone(
         draft.close()
 
 
+class Ticking:
+    """A clock on which everything takes one second, whatever is done."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+
+    def now_s(self) -> float:
+        self._now_s += 1.0
+        return self._now_s
+
+
+@pytest.mark.parametrize("clock", [Stopped(), Ticking(), None])
+def test_a_chain_of_drafters_guesses_what_the_last_would_alone(clock: Clock | None) -> None:
+    for sampling in (GREEDY, NOISY):
+        expected = _expected(sampling)
+        middle = ModelDrafter(tiny_llama(), vocabulary_size=VOCABULARY_SIZE)
+        drafter = HierarchyDrafter([LookupDrafter(shortest=1), middle], _model(), clock=clock)
+        draft = drafter.open(prompt_length=len(PROMPT), max_tokens=COUNT, sampling=sampling)
+        assert tokens_of(draft.guess(PROMPT, COUNT)) == expected
+        rng = Random(4)
+        for _ in range(12):
+            right = rng.randrange(COUNT - 1)
+            assert draft.extend((*PROMPT, *expected[:right]), 2) == expected[right : right + 2]
+        draft.close()
+
+
+def test_a_helper_that_costs_more_than_it_brings_is_hardly_asked() -> None:
+    helper = Scripted("wrong", 3, 0.5)
+    drafter = HierarchyDrafter([helper], _model(), clock=Ticking())
+    draft = drafter.open(prompt_length=len(PROMPT), max_tokens=COUNT, sampling=GREEDY)
+    for _ in range(2 * COUNT):
+        draft.extend(PROMPT, 1)
+        draft.extend((*PROMPT, TokenId(9)), 1)
+    draft.close()
+    assert draft.num_passes == 4 * COUNT
+    assert 0 < helper.num_calls < COUNT // 2
+
+
 def test_a_hierarchy_follows_texts_that_turn_back() -> None:
     expected = _expected(GREEDY)
-    drafter = HierarchyDrafter(LookupDrafter(shortest=1), _model())
+    drafter = HierarchyDrafter([LookupDrafter(shortest=1)], _model())
     assert drafter.name == "hierarchy:lookup+tiny-llama-0"
     draft = drafter.open(prompt_length=len(PROMPT), max_tokens=COUNT, sampling=GREEDY)
     rng = Random(3)
@@ -193,7 +241,7 @@ def test_a_hierarchy_follows_texts_that_turn_back() -> None:
 
 def test_a_part_that_fails_fails_the_whole() -> None:
     # The pump leaves such a drafter alone; hiding it would leave the user with a slow edge and no word of why.
-    drafter = HierarchyDrafter(Broken(), _model())
+    drafter = HierarchyDrafter([Broken()], _model())
     draft = drafter.open(prompt_length=len(PROMPT), max_tokens=COUNT, sampling=GREEDY)
     with pytest.raises(ModelError, match="broken"):
         draft.extend(PROMPT, 1)

@@ -41,10 +41,10 @@ LOOKUP, SUFFIX = TableSpec(name="lookup"), TableSpec(name="suffix")
             "lookup+suffix+text:m",
             CombinationSpec(parts=(LOOKUP, SUFFIX, ModelSpec(model="m", how="text:"))),
         ),
-        ("hierarchy:suffix+m", HierarchySpec(small=SUFFIX, large=ModelSpec(model="m"))),
+        ("hierarchy:suffix+m", HierarchySpec(helpers=(SUFFIX,), large=ModelSpec(model="m"))),
         (
             "hierarchy:early-exit:4+low-bit:4/64",
-            HierarchySpec(small=EarlyExit(num_layers=4), large=LowBit(bits=4, group=64)),
+            HierarchySpec(helpers=(EarlyExit(num_layers=4),), large=LowBit(bits=4, group=64)),
         ),
         ("tree:owner/m", TreeSpec(model=ModelSpec(model="owner/m"))),
         ("tree:low-bit:4/64", TreeSpec(model=LowBit(bits=4, group=64))),
@@ -54,7 +54,18 @@ LOOKUP, SUFFIX = TableSpec(name="lookup"), TableSpec(name="suffix")
         (
             "hierarchy:text:m+owner/m",
             HierarchySpec(
-                small=ModelSpec(model="m", how="text:"), large=ModelSpec(model="owner/m")
+                helpers=(ModelSpec(model="m", how="text:"),), large=ModelSpec(model="owner/m")
+            ),
+        ),
+        (
+            "hierarchy:suffix+early-exit:4+a+b",
+            HierarchySpec(helpers=(SUFFIX, EarlyExit(num_layers=4)), large=ModelSpec(model="a+b")),
+        ),
+        (
+            "hierarchy:lookup+a+b+early-exit:9+low-bit:4/64",
+            HierarchySpec(
+                helpers=(LOOKUP, ModelSpec(model="a+b"), EarlyExit(num_layers=9)),
+                large=LowBit(bits=4, group=64),
             ),
         ),
     ],
@@ -111,6 +122,8 @@ def test_the_models_that_are_read_are_known_before() -> None:
         ("suffix+tree:m", "names no drafter"),
         ("hierarchy:m", "expected hierarchy:SMALL[+]MODEL"),
         ("hierarchy:+m", "expected hierarchy:SMALL[+]MODEL"),
+        ("hierarchy:suffix+", "expected hierarchy:SMALL[+]MODEL"),
+        ("hierarchy:suffix++low-bit:4/64", "expected hierarchy:SMALL[+]MODEL"),
         ("hierarchy:lookup+suffix", "suffix draws no tokens of the target's vocabulary"),
         ("hierarchy:lookup+text:m", "text:m draws no tokens of the target's vocabulary"),
     ],
