@@ -98,6 +98,12 @@ _WRITE_TOKENS = 2_000_000
     default="4",
     help="Learn with weights rounded to so many bits, as the packed draft has them; none: with exact weights.",
 )
+@click.option(
+    "--block",
+    type=click.IntRange(min=1, max=32),
+    default=1,
+    help="Positions that the draft guesses in one pass, see block:MODEL; above 1 it learns mask slots, in twice the time.",
+)
 @click.option("--rate", type=float, default=1.5e-3, help="Peak learning rate.")
 @click.option(
     "--continue-from",

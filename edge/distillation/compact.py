@@ -3,7 +3,7 @@
     layers            L4    4.5 bits a weight, groups of 32 with a scale
     frequent rows     L4    embeddings of the tokens that it can say; they are its output matrix too
     rare rows         L3    embeddings of all other tokens, which it only reads
-    all else          F32   norms, a few hundred numbers each
+    all else          F32   norms and mask slots, a few hundred numbers each
 
 `packed_types` tells what the types are. An output matrix of its own is kept beside the embeddings, as frequent rows
 are. The file is safetensors; its metadata holds the draft's description.
@@ -28,9 +28,12 @@ from edge.distillation.draft_reading import (
     DESCRIPTION,
     FORMAT,
     HEAD,
+    SLOTS,
+    SLOTS_FILE,
     check_draft,
     read_exact,
     read_head,
+    read_slots,
     sha256_of,
 )
 from edge.distillation.packed_types import Levels, levels_in, stored, value_in
@@ -83,6 +86,10 @@ def pack_draft(folder: Path, file: Path, *, types: CompactTypes | None = None) -
     for name, (value, kind) in parts.items():
         parts_out, kinds[name] = stored(name, value, kind)
         out |= parts_out
+    slots = read_slots(folder)
+    if slots is not None:
+        # In full precision: they are few, and everything that is guessed ahead begins with them.
+        out[SLOTS] = slots.float().contiguous()
     configuration = {
         name: (folder / name).read_text(encoding="utf-8")
         for name in _CONFIGURATION
@@ -156,6 +163,8 @@ def _unpack(file: Path, folder: Path) -> None:
     half = {name: value.bfloat16().contiguous() for name, value in weights.items()}
     save_file(half, folder / _WEIGHTS, metadata={"format": "pt"})
     save_file({"ids": ids.int(), "rows": rows.bfloat16().contiguous()}, folder / HEAD)
+    if SLOTS in tensors:
+        save_file({SLOTS: tensors[SLOTS]}, folder / SLOTS_FILE)
     for name, text in about["configuration"].items():
         if name in _CONFIGURATION:
             (folder / name).write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 config.json, model.safetensors   the student as a transformers model, with embeddings for the whole vocabulary
 head.safetensors                 ids [W] int32 that it can say, rows [W, hidden] of its output matrix
+slots.safetensors                embeddings of mask slots, if it guesses several positions in one pass
 tokenizer.json ...               the target's tokenizer
 draft.json                       format, version, target, recipe, sha256 of every file above
 README.md                        model card
@@ -20,7 +21,16 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from edge.distillation.draft_reading import DESCRIPTION, FORMAT, HEAD, TRAINED, sha256_of
+from edge.distillation.block_student import BlockStudent
+from edge.distillation.draft_reading import (
+    DESCRIPTION,
+    FORMAT,
+    HEAD,
+    SLOTS,
+    SLOTS_FILE,
+    TRAINED,
+    sha256_of,
+)
 from edge.distillation.progress import without_bars
 from edge.distillation.student import ATTENTION, Student
 from paceline.engine.loading import ModelSource
@@ -58,6 +68,8 @@ def save_draft(folder: Path, student: Student, *, source: ModelSource, record: D
         model.set_attn_implementation(ATTENTION)
     head = {"ids": student.output_ids.int().cpu(), "rows": student.head.detach().bfloat16().cpu()}
     save_file(head, temporary / HEAD)
+    if isinstance(student, BlockStudent):
+        save_file({SLOTS: student.slots.detach().cpu().contiguous()}, temporary / SLOTS_FILE)
     # In full precision: training goes on from here.
     exact = {name: value.detach().cpu().contiguous() for name, value in student.trained()}
     save_file(exact, temporary / TRAINED)
@@ -91,6 +103,13 @@ def _card(record: DraftRecord, student: Student) -> str:
         f"Guesses what {record.target} says next, for speculative decoding with Paceline. Not a model to talk to.\n\n"
         f"- Made from layers {', '.join(map(str, record.layers))} of the target; {num_trained:,} trained weights.\n"
         f"- Can say {len(student.output_ids):,} of the target's tokens; the target says the others itself.\n"
+        f"{_block_line(student)}"
         f"- Trained on text that the target wrote itself; recipe and checksums: `{DESCRIPTION}`.\n"
         "- Licence: that of the target.\n"
     )
+
+
+def _block_line(student: Student) -> str:
+    if not isinstance(student, BlockStudent):
+        return ""
+    return f"- Guesses {student.num_slots + 1} positions in one pass: `--draft block:...`.\n"

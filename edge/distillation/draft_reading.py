@@ -17,6 +17,7 @@ from paceline.errors import ConfigError
 
 FORMAT = 1
 DESCRIPTION, HEAD, TRAINED = "draft.json", "head.safetensors", "trained.safetensors"
+SLOTS, SLOTS_FILE = "slots", "slots.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,12 @@ def read_head(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the ids that a draft can say, [W] int64, and its output matrix [W, hidden] in bfloat16."""
     content = load_file(folder / HEAD)
     return content["ids"].long(), content["rows"]
+
+
+def read_slots(folder: Path) -> torch.Tensor | None:
+    """Return the embeddings of a draft's mask slots as they enter its first layer, [slots, hidden]; None: it has none."""
+    path = folder / SLOTS_FILE
+    return load_file(path)[SLOTS] if path.is_file() else None
 
 
 def read_trained(folder: Path) -> Trained:

@@ -71,6 +71,7 @@ def _train_stage(values: Mapping[str, Any]) -> TrainStage:
         num_outputs=values["outputs"],
         continue_from=values["continue_from"],
         fit_tokens=values["fit_tokens"],
+        block=values["block"],
         device=values["device"],
         settings=TrainSettings(
             num_tokens=values["train_tokens"],

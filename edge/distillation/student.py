@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
+from edge.distillation.block_attention import KEYWORD, Scores, attend_blocks
 from edge.distillation.levels import READ_BITS, can_round, rounded
 from paceline.errors import ConfigError, ModelError
 
@@ -85,7 +86,10 @@ class Student(nn.Module):
         """
         inputs = {"input_ids": tokens[None], "position_ids": positions[None], "use_cache": False}
         inputs[LENGTHS] = list(lengths)
-        hidden = self.model.base_model(**inputs).last_hidden_state[0]
+        return self.logits_of(self.model.base_model(**inputs).last_hidden_state[0])
+
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """Return logits [T, W] of hidden states behind the last norm."""
         logits: Tensor = nn.functional.linear(hidden, self.head.to(hidden.dtype))
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
@@ -180,7 +184,7 @@ def _packed_attention(
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each of some packed texts: query [1, H, T, D] -> [1, T, H, D]."""
+    """Attention within each of some packed texts, and of blocks behind them: query [1, H, T, D] -> [1, T, H, D]."""
     del attention_mask
     lengths: list[int] = kwargs[LENGTHS]
     groups = query.shape[1] // key.shape[1]
@@ -189,12 +193,19 @@ def _packed_attention(
     scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
     window, softcap = kwargs.get("sliding_window"), kwargs.get("softcap")
     pieces = []
-    parts = (torch.split(part, lengths, dim=2) for part in (query, key, value))
+    num_tokens = sum(lengths)
+    parts = (torch.split(part[:, :, :num_tokens], lengths, dim=2) for part in (query, key, value))
     for q, k, v in zip(*parts, strict=True):
         if softcap is None and (window is None or window >= q.shape[2]):
             pieces.append(scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale))
         else:
             pieces.append(_masked(q, k, v, scale=scale, window=window, softcap=softcap))
+    blocks = kwargs.get(KEYWORD)
+    if blocks is not None:
+        scores = Scores(scale=scale, window=window, softcap=softcap)
+        pieces.append(
+            attend_blocks(query, key, value, lengths=lengths, blocks=blocks, scores=scores)
+        )
     return torch.cat(pieces, dim=2).transpose(1, 2), None
 
 

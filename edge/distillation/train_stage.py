@@ -8,9 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
+from edge.distillation.block_student import BlockStudent
+from edge.distillation.block_training import BlockTrainer
 from edge.distillation.draft_folder import DraftRecord, save_draft
-from edge.distillation.draft_reading import read_trained
-from edge.distillation.measure import Tally
+from edge.distillation.draft_reading import SLOTS, read_trained
+from edge.distillation.measure import Guesses, Tally
 from edge.distillation.packing import output_vocabulary
 from edge.distillation.progress import Progress
 from edge.distillation.recipe import RECIPE, settle
@@ -51,6 +55,8 @@ class TrainStage:
     fit_tokens: int = 131_072
     """Text on which the copied layers are fitted before training; 0: they are left as they are."""
     device: Literal["cpu", "cuda"] = "cpu"
+    block: int = 1
+    """Positions that the draft guesses in one pass; all but the first are learned by mask slots."""
     save_every: int = 25
     """Steps between two states on disk."""
     measure_every: int = 100
@@ -77,7 +83,7 @@ def train_draft(folder: Path, stage: TrainStage, *, progress: Progress) -> Path:
     settle(folder / stage.name, _settings(stage, layers))
     student = _student(target, stage, state=state, layers=layers, text=text, source=source)
     run = TrainRun(text=text, state=state, student=student, settings=stage.settings)
-    trainer = Trainer(student, stage.settings)
+    trainer = _trainer(student, stage.settings)
     step = state.load(student, trainer.optimiser)
     if step is None:
         step = 0
@@ -116,6 +122,9 @@ def _learn(
         if last or done % stage.measure_every == 0:
             tally = trainer.measure(run.held_out(num_batches))
             state.note({"step": done} | _line(tally))
+            if isinstance(trainer, BlockTrainer):
+                tallies = trainer.measure_slots(run.held_out(num_batches))
+                state.note({"step": done, "block": [_figures(one.total) for one in tallies]})
             progress.settle(_seen(stage, done), f"step {done}, loss {loss:.3f}, {_brief(tally)}")
         if last or done % stage.save_every == 0:
             state.save(run.student, trainer.optimiser, step=done)
@@ -128,7 +137,7 @@ def draft_folder(folder: Path, name: str) -> Path:
 
 
 def _settings(stage: TrainStage, layers: Sequence[int]) -> dict[str, Any]:
-    return {
+    settings = {
         "layers": list(layers),
         "head": stage.head,
         "num_outputs": stage.num_outputs,
@@ -136,6 +145,14 @@ def _settings(stage: TrainStage, layers: Sequence[int]) -> dict[str, Any]:
         "continue_from": None if stage.continue_from is None else str(stage.continue_from),
         "training": asdict(stage.settings),
     }
+    # Left out where there are none, so that trainings from before there were blocks go on.
+    return settings | ({"block": stage.block} if stage.block > 1 else {})
+
+
+def _trainer(student: Student, settings: TrainSettings) -> Trainer:
+    if isinstance(student, BlockStudent):
+        return BlockTrainer(student, settings)
+    return Trainer(student, settings)
 
 
 def _student(
@@ -161,9 +178,19 @@ def _student(
     student = make_student(target, shape, output_ids=outputs.tolist())
     if stage.settings.bits is not None:
         student.round_embeddings(bits=stage.settings.bits)
+    if stage.block > 1:
+        head = student.head.detach()
+        student = BlockStudent(student, num_slots=stage.block - 1, seed=stage.settings.seed)
+        with torch.no_grad():
+            student.head.copy_(head)  # rounded, where the rows of the model are not
     if trained is not None:
-        load_weights(student, trained.weights)
+        load_weights(student, _own_slots(student) | trained.weights)
     return student
+
+
+def _own_slots(student: Student) -> dict[str, torch.Tensor]:
+    """What a draft that was trained without slots does not have."""
+    return {SLOTS: student.slots.detach()} if isinstance(student, BlockStudent) else {}
 
 
 def _seen(stage: TrainStage, steps: int) -> int:
@@ -171,15 +198,16 @@ def _seen(stage: TrainStage, steps: int) -> int:
 
 
 def _line(tally: Tally) -> dict[str, Any]:
+    return {name: _figures(guesses) for name, guesses in tally.rows().items()}
+
+
+def _figures(guesses: Guesses) -> dict[str, Any]:
     return {
-        name: {
-            "positions": guesses.num_positions,
-            "acceptance": round(guesses.acceptance, 4),
-            "within_4": round(guesses.coverage[3], 4),
-            "coupled": round(guesses.coupled, 4),
-            "divergence": round(guesses.mean_divergence, 4),
-        }
-        for name, guesses in tally.rows().items()
+        "positions": guesses.num_positions,
+        "acceptance": round(guesses.acceptance, 4),
+        "within_4": round(guesses.coverage[3], 4),
+        "coupled": round(guesses.coupled, 4),
+        "divergence": round(guesses.mean_divergence, 4),
     }
 
 

@@ -74,9 +74,8 @@ class Trainer:
         total = 0.0
         # Gradients of the rounded weights move the exact ones: straight through, Bengio et al., arXiv 1308.3432.
         with rounded_weights(self._student.layer_weights(), bits=self._settings.bits):
-            for batch in batches:
-                losses = self._losses(batch)
-                loss = (losses * torch.from_numpy(batch.weights).to(self._device)).sum() / weight
+            for index, batch in enumerate(batches):
+                loss = self._summed(batch, place=(number, index)) / weight
                 loss.backward()  # type: ignore[no-untyped-call]  # torch does not say its type
                 total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_([value for _, value in self._student.trained()], CLIP)
@@ -91,10 +90,18 @@ class Trainer:
                 self._student, batches, category=_name, bfloat16=self._settings.bfloat16
             )
 
-    def _losses(self, batch: Batch) -> torch.Tensor:
+    def _summed(self, batch: Batch, *, place: tuple[int, int]) -> torch.Tensor:
+        """Return the loss of a batch, summed over its tokens by their weights.
+
+        Args:
+            batch: the batch.
+            place: number of the step and of the batch in it, for what is drawn by chance.
+        """
+        del place
         logits = _logits(self._student, batch, bfloat16=self._settings.bfloat16)
         indices = torch.from_numpy(batch.indices).to(self._device)
-        return divergence(logits, indices, torch.from_numpy(batch.probs).to(self._device))
+        losses = divergence(logits, indices, torch.from_numpy(batch.probs).to(self._device))
+        return (losses * torch.from_numpy(batch.weights).to(self._device)).sum()
 
 
 @torch.no_grad()

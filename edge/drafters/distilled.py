@@ -49,11 +49,11 @@ def load_distilled(path: Path, *, tokenizer: Tokenizer, **loading: Any) -> Engin
         ModelError: it cannot be loaded.
     """
     if path.is_file():
-        _check_tokenizer(path, read_description(path)["tokenizer"], tokenizer)
+        check_tokenizer(path, read_description(path)["tokenizer"], tokenizer)
         with unpacked(path) as folder:
             packed = _load_packed(path, folder, tokenizer, loading)
             return packed or _load(folder, tokenizer, loading)
-    _check_tokenizer(path, check_draft(path)["tokenizer"], tokenizer)
+    check_tokenizer(path, check_draft(path)["tokenizer"], tokenizer)
     return _load(path, tokenizer, loading)
 
 
@@ -101,8 +101,13 @@ def _load_packed(
     model = lean_model(file, folder)
     if model is None:
         return None
+    return Engine(model, identity=packed_identity(file, model, tokenizer), settings=SETTINGS)
+
+
+def packed_identity(file: Path, model: LeanModel, tokenizer: Tokenizer) -> ModelIdentity:
+    """Return what a packed draft that runs on its levels is."""
     size = model.get_input_embeddings().num_embeddings
-    identity = ModelIdentity(
+    return ModelIdentity(
         name=file.stem,
         weights_fingerprint=weights_fingerprint(model, name=file.name),
         dtype="bfloat16",
@@ -111,10 +116,19 @@ def _load_packed(
         vocabulary_size=min(tokenizer.vocabulary_size, size),
         context_length=context_length(model.config),
     )
-    return Engine(model, identity=identity, settings=SETTINGS)
 
 
-def _check_tokenizer(path: Path, expected: str, tokenizer: Tokenizer) -> None:
+def check_tokenizer(path: Path, expected: str, tokenizer: Tokenizer) -> None:
+    """Raise unless a draft was made for this tokenizer.
+
+    Args:
+        path: of the draft.
+        expected: fingerprint of its tokenizer, hexadecimal.
+        tokenizer: the target's.
+
+    Raises:
+        IncompatibleError: it was made for another one.
+    """
     if expected != tokenizer.fingerprint.hex():
         raise IncompatibleError(
             f"draft: {path} was made for tokenizer {expected}, the target {tokenizer.name} has "

@@ -1,0 +1,274 @@
+"""A one-pass block drafter: a model with mask slots says in one forward pass what may stand at each of the next positions.
+
+A pass reads what is new of the text and the slots behind it. What it says is kept and asked position by position: for a chain, for
+any number of leaves of a tree, until the guesses leave the block or the text goes another way. Only then there is another pass.
+Each position is drawn with the target's own noise, after what follows elsewhere in the text has had its say (`continuity`). How
+far in the block a guess stands says most of how good it is, so each depth has chances of its own.
+
+Invariant: between two calls the cache holds text and no slot; slots are freed with the pass that ran them.
+
+Sources: Xia et al., "Speculative Decoding" (SpecDec, arXiv 2203.16487); "DART" (arXiv 2601.19278), whose search over the positions
+is that of the tree here (`paceline.session.growth`): best first, by the product of the chances on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from edge.drafters.block_rows import Block, BlockRows
+from edge.drafters.continuity import Continuity
+from edge.drafters.judging import Judge, Made
+from edge.drafters.model import ModelDraft, ModelDrafter, as_model_errors
+from edge.drafters.suffix import MEMORY_TOKENS
+from edge.drafters.tree import LONGEST_TAIL
+from paceline.control.node_scores import NodeScores
+from paceline.drafter import Guess
+from paceline.engine.engine import Engine
+from paceline.engine.rows import Logits, RowGroup, SomeTokens
+from paceline.ngram.history import LONGEST, History
+from paceline.sampling.settings import SamplingSettings
+from paceline.tokens import TokenId
+
+MAX_PENDING = 512
+"""Most rows of a pass: a text's tail, paths to leaves, and slots."""
+MOST_BLOCKS = 16
+"""Blocks that are remembered, the latest ones."""
+
+
+class BlockDrafter(ModelDrafter):
+    """Guesses several positions at once.
+
+    Args:
+        engine: the model; its inputs go on with the slots behind the tokens.
+        vocabulary_size: ids of the tokenizer, as the verifier counts them.
+        first_slot: id of the first slot.
+        num_slots: a block has one position more.
+    """
+
+    def __init__(
+        self, engine: Engine, *, vocabulary_size: int, first_slot: int, num_slots: int
+    ) -> None:
+        super().__init__(engine, vocabulary_size=vocabulary_size)
+        self._first_slot, self._num_slots = first_slot, num_slots
+        self._vocabulary_size = min(self._vocabulary_size, first_slot)
+        self._memory = History(MEMORY_TOKENS)
+        self._scores = {
+            is_greedy: tuple(NodeScores() for _ in range(num_slots + 1))
+            for is_greedy in (True, False)
+        }
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of a block."""
+        return self._num_slots + 1
+
+    def open(
+        self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings
+    ) -> BlockDraft:
+        """See `Drafter`."""
+        continuity = Continuity(
+            prompt_length, most_tokens=max(1, prompt_length + max_tokens), memory=self._memory
+        )
+        draft = BlockDraft(
+            self._engine,
+            prompt_length=prompt_length,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            vocabulary_size=self._vocabulary_size,
+            max_pending=MAX_PENDING,
+        )
+        draft.use(
+            continuity=continuity,
+            scores=self._scores[sampling.is_greedy],
+            first_slot=self._first_slot,
+        )
+        return draft
+
+
+class BlockDraft(ModelDraft):
+    """One generation. Made by `BlockDrafter.open`."""
+
+    def use(self, *, continuity: Continuity, scores: Sequence[NodeScores], first_slot: int) -> None:
+        """Take what a drafter's generations share; once, before anything else.
+
+        Args:
+            continuity: of this text.
+            scores: for each position of a block, the next one first.
+            first_slot: id of the first slot.
+        """
+        self._continuity = continuity
+        self._scores = tuple(scores)
+        self._judges = tuple(Judge(one) for one in scores)
+        self._first_slot = first_slot
+        self._blocks: list[Block] = []
+        self._some: SomeTokens | None = None
+        self._chain: list[TokenId] = []
+        """The text of the last chain and its guesses."""
+
+    def prepare(self, text: Sequence[TokenId]) -> bool:
+        """See `Draft`: the prompt is prefilled in pieces; all that comes later is done with the next pass."""
+        sequence = self._sequence
+        if sequence is not None and sequence.length >= len(sequence.prompt):
+            return False
+        return super().prepare(text)
+
+    def guess(
+        self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
+    ) -> tuple[Guess, ...]:
+        """See `ScoringDraft`: the likeliest path through the block, token by token."""
+        num_committed = len(text) - num_guessed
+        self._learn(text[:num_committed])
+        tokens, guesses = list(text), list[Guess]()
+        for _ in range(min(limit, self.room(text))):
+            is_new = not guesses and num_guessed == 0
+            block = None if self._strays(tokens) else self._known_block(tokens, is_new=is_new)
+            if block is None:
+                block = self._run_blocks(tokens, [()])[0]
+            (found,) = self._ranked([block], tokens, [()], width=1)
+            made = Made(length=num_committed, path=tuple(tokens[num_committed:]), guesses=found[:1])
+            guess = self._noted(block, made)[0]
+            tokens.append(guess.token)
+            guesses.append(guess)
+            self._chain = tokens
+        self._chain = list(tokens)
+        return tuple(guesses)
+
+    def branch(
+        self, text: Sequence[TokenId], paths: Sequence[Sequence[TokenId]], *, width: int
+    ) -> tuple[tuple[Guess, ...], ...]:
+        """See `TreeDraft`. Leaves within a block cost no pass; where one is needed, the likeliest leaf gets a whole block."""
+        self._learn(text)
+        room, known = self.room(text), self._vocabulary_size
+        usable = [
+            tuple(path) for path in paths if len(path) < room and max(path, default=0) < known
+        ]
+        if not usable:
+            return tuple(() for _ in paths)
+        blocks = {
+            path: self._known_block([*text, *path], is_new=not path)
+            for path in dict.fromkeys(usable)
+        }
+        missing = [path for path, block in blocks.items() if block is None]
+        if missing:
+            blocks.update(zip(missing, self._run_blocks(text, missing), strict=True))
+        found = {}
+        chosen = [block for block in blocks.values() if block is not None]
+        ranked = self._ranked(chosen, text, list(blocks), width=width)
+        for (path, block), guesses in zip(blocks.items(), ranked, strict=True):
+            assert block is not None, "run just now"
+            found[path] = self._noted(block, Made(length=len(text), path=path, guesses=guesses))
+        return tuple(found.get(tuple(path), ()) for path in paths)
+
+    def close(self) -> None:
+        """See `Draft`."""
+        self._continuity.close()
+        self._blocks.clear()
+        super().close()
+
+    def _learn(self, committed: Sequence[TokenId]) -> None:
+        """Take note of what was committed, and forget what it contradicts."""
+        self._continuity.learn(committed)
+        for judge in self._judges:
+            judge.judge(committed)
+        self._blocks = [one for one in self._blocks if one.may_come(committed)][-MOST_BLOCKS:]
+
+    def _noted(self, block: Block, made: Made) -> tuple[Guess, ...]:
+        """Remember guesses until they are judged; return them with chances that hold at their depth of the block."""
+        depth = made.length + len(made.path) - len(block.base)
+        self._judges[depth].note(made)
+        scores = self._scores[depth]
+        return tuple(
+            Guess(token=guess.token, chance=scores.chance(guess.chance, rank=rank))
+            for rank, guess in enumerate(made.guesses, start=1)
+        )
+
+    def _strays(self, text: Sequence[TokenId]) -> bool:
+        """Whether a chain goes on from other tokens than were guessed: the block knows nothing of them."""
+        return self._chain[: len(text)] != text[: len(self._chain)] or len(text) > len(self._chain)
+
+    def _known_block(self, text: Sequence[TokenId], *, is_new: bool) -> Block | None:
+        """Return the nearest block that knows something about the position after a text.
+
+        Args:
+            text: committed text and guesses.
+            is_new: take only one that has read the whole of it.
+        """
+        reaching = [block for block in self._blocks if block.reaches(text)]
+        best = max(reaching, key=lambda block: len(block.base), default=None)
+        return best if best is None or not is_new or len(best.base) == len(text) else None
+
+    def _run_blocks(
+        self, text: Sequence[TokenId], paths: Sequence[tuple[TokenId, ...]]
+    ) -> list[Block]:
+        """Run one pass; return a block for each path, a whole one for the first, of one position for the others."""
+        with as_model_errors():
+            self._settle(text)
+            sequence = self._sequence
+            assert sequence is not None, "settled"
+            tail = text[len(self._known) :]
+            rows = BlockRows(first_slot=self._first_slot)
+            places: list[list[int]] = []
+            for number, path in enumerate(paths):
+                room = self._max_length - len(text) - len(path)
+                num_slots = 0 if number else min(len(self._scores) - 1, room)
+                places.append(rows.add((*tail, *path), num_slots=num_slots))
+            group = RowGroup(sequence=sequence, tokens=rows.tokens, parents=rows.parents)
+            logits = self._engine.forward([group])
+            # The tail came first, so it is the first rows; nothing has to move, and everything else is freed.
+            self._engine.commit(sequence, range(len(tail)))
+            self._known.extend(tail)
+            self._some = logits.some
+            known = logits.known_of(0)
+            blocks = [
+                Block(base=(*text, *path), values=known[rows_of])
+                for path, rows_of in zip(paths, places, strict=True)
+            ]
+        self._blocks.extend(blocks)
+        return blocks
+
+    def _settle(self, text: Sequence[TokenId]) -> None:
+        """Let the cache hold the text but for a tail of at least one token and not many."""
+        sequence = self._sequence
+        if sequence is not None and sequence.length >= len(sequence.prompt):
+            self._go_back(text, len(text) - 1)
+            if len(text) - len(self._known) <= LONGEST_TAIL:
+                return
+        while self._advance(text):
+            pass
+
+    def _ranked(
+        self,
+        blocks: Sequence[Block],
+        text: Sequence[TokenId],
+        paths: Sequence[tuple[TokenId, ...]],
+        *,
+        width: int,
+    ) -> list[tuple[Guess, ...]]:
+        """Return the best candidates after each path by its block, by what the text says, and by the target's noise."""
+        with as_model_errors():
+            rows = []
+            for block, path in zip(blocks, paths, strict=True):
+                depth = len(text) + len(path) - len(block.base)
+                end = (*text[-LONGEST:], *path)
+                rows.append(self._with_gains(block.values[depth], end))
+            values = torch.stack(rows)
+            logits = Logits(values=values, offsets=(0, len(rows)), some=self._some)
+            places = dict(enumerate(paths))
+            return self._drawing.ranked_leaves(logits, places, text, width=width)
+
+    def _with_gains(self, row: Tensor, end: Sequence[TokenId]) -> Tensor:
+        """Return logits of a position, [W], with what the text says of what follows its last tokens."""
+        gains = self._continuity.gains(end)
+        if not gains:
+            return row
+        tokens = torch.tensor(list(gains), device=row.device)
+        added = torch.tensor(list(gains.values()), device=row.device)
+        if self._some is not None:
+            ids = self._some.ids
+            columns = torch.searchsorted(ids, tokens).clamp_(max=len(ids) - 1)
+            is_said = ids[columns] == tokens
+            tokens, added = columns[is_said], added[is_said]
+        return row.index_add(0, tokens, added)

@@ -1,0 +1,67 @@
+"""Rows of one forward pass of a block drafter: text, guesses, and mask slots behind some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from paceline.engine.rows import COMMITTED_END
+from paceline.tokens import TokenId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """What one place of the text says about the positions behind it."""
+
+    base: tuple[TokenId, ...]
+    """The text up to there, with the guesses that it stands on."""
+    values: Tensor
+    """Logits of the positions from there on, [depth, W], over the tokens that the model can say."""
+
+    @property
+    def depth(self) -> int:
+        """Positions that it knows something about, the next one included."""
+        return len(self.values)
+
+    def reaches(self, text: Sequence[TokenId]) -> bool:
+        """Whether it knows something about the position after a text; one that it does not stand on does not count."""
+        behind = len(text) - len(self.base)
+        return 0 <= behind < self.depth and tuple(text[: len(self.base)]) == self.base
+
+    def may_come(self, text: Sequence[TokenId]) -> bool:
+        """Whether it may still be of use after a committed text."""
+        known = min(len(text), len(self.base))
+        return len(text) < len(self.base) + self.depth and self.base[:known] == tuple(text[:known])
+
+
+@dataclass(slots=True, kw_only=True)
+class BlockRows:
+    """Rows in a tree. Those of one token after the same others are one row."""
+
+    first_slot: int
+    """Id of the first mask slot; those of the others follow."""
+    tokens: list[TokenId] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    _index: dict[tuple[int, TokenId], int] = field(default_factory=dict)
+
+    def add(self, path: Sequence[TokenId], *, num_slots: int) -> list[int]:
+        """Add what is missing of a path, and slots behind it; return the rows of its last token and of the slots."""
+        end = COMMITTED_END
+        for token in path:
+            end = self._add(end, token)
+        rows = [end]
+        for number in range(num_slots):
+            end = self._add(end, TokenId(self.first_slot + number))
+            rows.append(end)
+        return rows
+
+    def _add(self, parent: int, token: TokenId) -> int:
+        known = self._index.get((parent, token))
+        if known is not None:
+            return known
+        self.tokens.append(token)
+        self.parents.append(parent)
+        self._index[parent, token] = row = len(self.tokens) - 1
+        return row

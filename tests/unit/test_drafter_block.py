@@ -1,0 +1,234 @@
+"""The block drafter: what it says of a position is what a pass over the whole text with its slots says, whatever came between."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from harness.models import VOCABULARY_SIZE, llama_config, tiny_model
+
+from edge.drafters import continuity
+from edge.drafters.block import BlockDraft, BlockDrafter
+from edge.drafters.block_loading import add_inputs
+from paceline.drafter import Guess, TreeDraft, tokens_of
+from paceline.engine import attention
+from paceline.engine.engine import Engine
+from paceline.errors import ModelError
+from paceline.messages import ModelIdentity
+from paceline.sampling.coupled import Sampler
+from paceline.sampling.settings import SamplingSettings
+from paceline.tokens import Position, TokenId
+
+GREEDY = SamplingSettings(temperature=0.0)
+NOISY = SamplingSettings(temperature=0.8, seed=11)
+PENALISED = SamplingSettings(temperature=0.7, repetition_penalty=1.3, top_k=40, seed=5)
+PROMPT = tuple(TokenId(4 + (7 * i) % 250) for i in range(20))
+COUNT = 60
+NUM_SLOTS = 3
+CONFIG = llama_config()
+
+
+def slots() -> torch.Tensor:
+    return torch.randn(NUM_SLOTS, CONFIG.hidden_size, generator=torch.Generator().manual_seed(3))
+
+
+def made() -> BlockDrafter:
+    model = tiny_model(CONFIG, implementation=attention.NAME)
+    first = add_inputs(model, slots())
+    identity = ModelIdentity(
+        name="tiny",
+        weights_fingerprint=bytes(32),
+        dtype="float32",
+        quantisation="",
+        tokenizer_fingerprint=bytes(32),
+        vocabulary_size=first + NUM_SLOTS,
+        context_length=CONFIG.max_position_embeddings,
+    )
+    return BlockDrafter(
+        Engine(model, identity=identity),
+        vocabulary_size=VOCABULARY_SIZE,
+        first_slot=first,
+        num_slots=NUM_SLOTS,
+    )
+
+
+def opened(drafter: BlockDrafter, sampling: SamplingSettings = GREEDY) -> BlockDraft:
+    return drafter.open(prompt_length=len(PROMPT), max_tokens=COUNT, sampling=sampling)
+
+
+class Reference:
+    """Blocks by transformers' own attention, from nothing each time."""
+
+    def __init__(self, sampling: SamplingSettings) -> None:
+        self._model = tiny_model(CONFIG)
+        self._sampling = sampling
+
+    @torch.no_grad()
+    def law(self, base: Sequence[TokenId], depth: int) -> torch.Tensor:
+        """Logits of the position so far behind the first one after a text."""
+        embedded = self._model.get_input_embeddings()(torch.tensor(list(base)))
+        rows = torch.cat((embedded, slots()[:depth]))[None]
+        logits: torch.Tensor = self._model(inputs_embeds=rows, use_cache=False).logits[0, -1]
+        return logits
+
+    def best(self, base: Sequence[TokenId], path: Sequence[TokenId], width: int) -> list[TokenId]:
+        """The best candidates after a path by the block at a text."""
+        sampler = Sampler(
+            self._sampling, vocabulary_size=VOCABULARY_SIZE, device=torch.device("cpu")
+        )
+        text = (*base, *path)
+        counted = text[len(PROMPT) :] if self._sampling.repetition_penalty != 1.0 else ()
+        law = self.law(base, len(path))
+        return list(sampler.rank(law, position=Position(len(text)), k=width, path=counted).tokens)
+
+
+@pytest.fixture
+def no_continuity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(continuity, "WEIGHT", 0.0)
+
+
+def held(draft: BlockDraft) -> Any:
+    """The engine's sequence: no row waits, and no slot is in the text."""
+    sequence = draft._sequence
+    assert sequence is not None
+    assert sequence.num_pending == 0
+    assert max(sequence.committed_tokens) < VOCABULARY_SIZE
+    assert list(sequence.committed_tokens) == draft._known
+    return sequence
+
+
+@pytest.mark.usefixtures("no_continuity")
+@pytest.mark.parametrize("sampling", [GREEDY, NOISY, PENALISED], ids=["greedy", "noisy", "penal"])
+def test_a_chain_is_what_blocks_say_whatever_was_committed(sampling: SamplingSettings) -> None:
+    rng = random.Random(5)
+    drafter = made()
+    draft, reference = opened(drafter, sampling), Reference(sampling)
+    text = [*PROMPT]
+    while len(text) < len(PROMPT) + 24:
+        limit = rng.randrange(1, 7)
+        before = drafter.engine.step_split.num_steps
+        guesses = draft.extend(text, limit)
+        held(draft)
+        path: list[TokenId] = []
+        base = list(text)
+        for token in guesses:
+            if len(path) > NUM_SLOTS:
+                base, path = [*base, *path], []
+            assert token == reference.best(base, path, 1)[0]
+            path.append(token)
+        assert len(guesses) == limit
+        passes = drafter.engine.step_split.num_steps - before
+        prefill = 1 if len(text) == len(PROMPT) else 0
+        assert passes <= -(-limit // (NUM_SLOTS + 1)) + prefill
+        right = rng.randrange(limit + 1)
+        text += [*guesses[:right], TokenId(rng.randrange(4, VOCABULARY_SIZE))]
+    draft.close()
+    assert drafter.engine.memory.reserved == 0
+
+
+@pytest.mark.usefixtures("no_continuity")
+def test_a_block_is_asked_token_by_token_until_the_text_goes_another_way() -> None:
+    drafter = made()
+    draft, reference = opened(drafter), Reference(GREEDY)
+    text = [*PROMPT, *draft.extend(PROMPT, 1)]
+    passes = drafter.engine.step_split.num_steps
+    for number in range(1, NUM_SLOTS + 1):
+        text += draft.extend(text, 1, num_guessed=number)
+        assert text[-1] == reference.best(PROMPT, text[len(PROMPT) : -1], 1)[0]
+    assert drafter.engine.step_split.num_steps == passes
+    other = [*text[:-1], TokenId((text[-1] + 1) % VOCABULARY_SIZE)]
+    (after,) = draft.extend(other, 1, num_guessed=1)
+    assert drafter.engine.step_split.num_steps == passes + 1
+    assert after == reference.best(other, (), 1)[0]
+
+
+@pytest.mark.usefixtures("no_continuity")
+@pytest.mark.parametrize("sampling", [GREEDY, NOISY, PENALISED], ids=["greedy", "noisy", "penal"])
+def test_leaves_within_a_block_need_no_pass(sampling: SamplingSettings) -> None:
+    drafter = made()
+    draft, reference = opened(drafter, sampling), Reference(sampling)
+    assert isinstance(draft, TreeDraft)
+    (first,) = draft.branch(PROMPT, [()], width=3)
+    assert set(tokens_of(first)) == set(reference.best(PROMPT, (), 3))
+    passes = drafter.engine.step_split.num_steps
+    below = [(guess.token,) for guess in first]
+    for path, guesses in zip(below, draft.branch(PROMPT, below, width=2), strict=True):
+        assert set(tokens_of(guesses)) == set(reference.best(PROMPT, path, 2))
+    assert drafter.engine.step_split.num_steps == passes
+    deep = [TokenId(9), TokenId(30), TokenId(77), TokenId(140)]
+    assert len(deep) == NUM_SLOTS + 1
+    paths = [tuple(deep), (*deep[:3], TokenId(8)), (first[0].token,)]
+    found = draft.branch(PROMPT, paths, width=2)
+    assert drafter.engine.step_split.num_steps == passes + 1
+    held(draft)
+    for path, guesses in zip(paths[:2], found, strict=False):
+        assert set(tokens_of(guesses)) == set(reference.best((*PROMPT, *path), (), 2))
+    # The first of them was given a whole block, and the text may go on into it.
+    text = (*PROMPT, *deep)
+    (beyond,) = draft.branch(text, [(TokenId(5),)], width=2)
+    assert set(tokens_of(beyond)) == set(reference.best(text, (TokenId(5),), 2))
+    assert drafter.engine.step_split.num_steps == passes + 1
+
+
+def test_what_followed_elsewhere_decides_between_what_a_slot_leaves_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(continuity, "WEIGHT", 50.0)  # louder than any logit
+    song = [TokenId(token) for token in (100, 120, 140, 160, 180)]
+    prompt = (*song, *PROMPT[:8], *song[:2])
+    drafter = made()
+    draft = drafter.open(prompt_length=len(prompt), max_tokens=COUNT, sampling=GREEDY)
+    assert list(draft.extend(prompt, 3)) == song[2:]
+    (guesses,) = draft.branch(prompt, [(song[2],)], width=2)
+    assert guesses[0].token == song[3]
+    draft.extend((*prompt, song[2], song[3], song[4], *PROMPT[:1]), 1)
+    draft.close()
+    # The next generation of the drafter remembers what was answered.
+    other = (*PROMPT[8:16], *song[:2])
+    again = drafter.open(prompt_length=len(other), max_tokens=COUNT, sampling=GREEDY)
+    assert list(again.extend(other, 1)) == song[2:3]
+    again.close()
+
+
+def test_chances_are_learned_for_each_depth() -> None:
+    drafter = made()
+    for _ in range(40):
+        draft = opened(drafter)
+        first = draft.guess(PROMPT, NUM_SLOTS + 1)
+        # The next token is always right, the one after it never.
+        wrong = TokenId((first[1].token + 1) % VOCABULARY_SIZE)
+        draft.extend((*PROMPT, first[0].token, wrong, TokenId(7)), 1)
+        draft.close()
+    draft = opened(drafter)
+    chances = [guess.chance for guess in draft.guess(PROMPT, 2)]
+    draft.close()
+    assert chances[0] > 0.85
+    assert chances[1] < 0.2
+
+
+def test_the_end_of_the_text_and_strange_tokens() -> None:
+    drafter = made()
+    draft = opened(drafter)
+    near = (*PROMPT, *(TokenId(5 + i % 9) for i in range(COUNT - 2)))
+    assert len(draft.extend(near, 9)) == 2
+    full = (*near, TokenId(9), TokenId(8))
+    assert draft.extend(full, 4) == ()
+    strange = (TokenId(VOCABULARY_SIZE),)
+    found = draft.branch(PROMPT, [tuple(TokenId(5) for _ in range(COUNT)), strange, ()], width=2)
+    assert [len(guesses) for guesses in found] == [0, 0, 2]
+    assert all(isinstance(guess, Guess) for guess in found[2])
+    draft.close()
+
+
+def test_slots_of_another_width_are_refused() -> None:
+    model = tiny_model(CONFIG)
+    with pytest.raises(ModelError, match="slots: got rows of 7 numbers, expected 32"):
+        add_inputs(model, torch.zeros(2, 7))
+    output = model.get_output_embeddings().weight
+    assert add_inputs(model, slots()) == VOCABULARY_SIZE
+    assert len(output) == VOCABULARY_SIZE
+    assert len(model.get_input_embeddings().weight) == VOCABULARY_SIZE + NUM_SLOTS
