@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -161,12 +160,16 @@ def test_leaves_within_a_block_need_no_pass(sampling: SamplingSettings) -> None:
     assert drafter.engine.step_split.num_steps == passes
     deep = [TokenId(9), TokenId(30), TokenId(77), TokenId(140)]
     assert len(deep) == NUM_SLOTS + 1
-    paths = [tuple(deep), (*deep[:3], TokenId(8)), (first[0].token,)]
+    paths: list[tuple[TokenId, ...]] = [
+        tuple(deep),
+        (*deep[:3], TokenId(8)),
+        (first[0].token,),
+    ]
     found = draft.branch(PROMPT, paths, width=2)
     assert drafter.engine.step_split.num_steps == passes + 1
     held(draft)
-    for path, guesses in zip(paths[:2], found, strict=False):
-        assert set(tokens_of(guesses)) == set(reference.best((*PROMPT, *path), (), 2))
+    for leaf, guesses in zip(paths[:2], found, strict=False):
+        assert set(tokens_of(guesses)) == set(reference.best((*PROMPT, *leaf), (), 2))
     # The first of them was given a whole block, and the text may go on into it.
     text = (*PROMPT, *deep)
     (beyond,) = draft.branch(text, [(TokenId(5),)], width=2)

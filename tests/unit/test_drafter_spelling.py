@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge.draft_spec import (
+    BlockSpec,
     CombinationSpec,
     EarlyExit,
     HierarchySpec,
@@ -46,6 +47,9 @@ LOOKUP, SUFFIX = TableSpec(name="lookup"), TableSpec(name="suffix")
             "hierarchy:early-exit:4+low-bit:4/64",
             HierarchySpec(helpers=(EarlyExit(num_layers=4),), large=LowBit(bits=4, group=64)),
         ),
+        ("block:a/b+c", BlockSpec(model="a/b+c")),
+        ("tree:block:m", TreeSpec(model=BlockSpec(model="m"))),
+        ("suffix+block:m", CombinationSpec(parts=(SUFFIX, BlockSpec(model="m")))),
         ("tree:owner/m", TreeSpec(model=ModelSpec(model="owner/m"))),
         ("tree:low-bit:4/64", TreeSpec(model=LowBit(bits=4, group=64))),
         ("llama:a/b+c.gguf", LlamaSpec(file="a/b+c.gguf")),
