@@ -13,8 +13,11 @@ from edge.drafters.model import SETTINGS
 from paceline.engine.architecture import context_length
 from paceline.engine.engine import Engine
 from paceline.engine.fingerprint import weights_fingerprint
+from paceline.engine.lean import LeanModel
+from paceline.engine.lean_form import lean_form
 from paceline.engine.loading import load_weights, resolve
-from paceline.engine.self_check import check_arithmetic
+from paceline.engine.self_check import check_logits, plain_logits
+from paceline.engine.source import DType
 from paceline.messages import ModelIdentity
 
 
@@ -27,6 +30,10 @@ class Change:
     apply: Callable[[Any], None]
     """Changes a transformers model in place; no gradients are kept."""
     quantisation: str = ""
+    lean: Callable[[Any], LeanModel | None] = lean_form
+    """See `lean_form`: returns the lean form of a changed model, whose own weights may be gone then; None where it has none."""
+    products: DType | None = None
+    """The type that the changed model rounds its products to; None: the type it is loaded in."""
 
 
 def load_copy(change: Change, loading: DraftLoading) -> Engine:
@@ -53,6 +60,8 @@ def load_copy(change: Change, loading: DraftLoading) -> Engine:
         vocabulary_size=min(loading.tokenizer.vocabulary_size, embeddings),
         context_length=context_length(model.config),
     )
-    engine = Engine(model, identity=identity, settings=SETTINGS)
-    check_arithmetic(engine, model, name=change.name)
+    expected = plain_logits(model, vocabulary_size=identity.vocabulary_size)
+    engine = Engine(change.lean(model) or model, identity=identity, settings=SETTINGS)
+    name = f"{change.name} ({model.config.model_type})"
+    check_logits(engine, expected, name=name, products=change.products)
     return engine

@@ -15,6 +15,7 @@ from torch import Tensor
 from paceline.engine import attention
 from paceline.engine.engine import Engine
 from paceline.engine.rows import RowGroup
+from paceline.engine.source import DType
 from paceline.errors import ModelError
 from paceline.tokens import TokenId
 
@@ -43,13 +44,16 @@ def plain_logits(model: Any, *, vocabulary_size: int) -> Tensor:
         return logits[NUM_PREFILLED:].float()
 
 
-def check_logits(engine: Engine, expected: Tensor, *, name: str) -> None:
+def check_logits(
+    engine: Engine, expected: Tensor, *, name: str, products: DType | None = None
+) -> None:
     """Compare a prefill and a tree, among rows of another sequence, with one plain forward pass.
 
     Args:
         engine: with nothing in its cache.
         expected: from `plain_logits`.
         name: of the model, for the error.
+        products: the type that products are rounded to; None: the engine's own.
 
     Raises:
         ModelError: they differ by more than rounding can explain.
@@ -59,7 +63,7 @@ def check_logits(engine: Engine, expected: Tensor, *, name: str) -> None:
         difference = _by_engine(engine, tokens) - expected
         deviation = float(difference.square().mean().sqrt() / expected.std().clamp(min=1e-20))
     # Weights that are not finite are for the sampler to find, which names them.
-    if deviation > MAX_DEVIATION[engine.identity.dtype]:
+    if deviation > MAX_DEVIATION[products or engine.identity.dtype]:
         raise ModelError(
             f"{name}: computed row by row its logits differ by {deviation:.2g} of their spread "
             "from its own forward pass; this architecture is not supported"

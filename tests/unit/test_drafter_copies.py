@@ -1,5 +1,7 @@
 """Drafts made of the target's own weights: low-bit copies and its first layers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from harness.models import (
@@ -9,11 +11,15 @@ from harness.models import (
     tiny_model,
 )
 
-from edge.draft_spec import EarlyExit, LowBit
+from edge.draft_spec import EarlyExit, LowBit, parse
 from edge.drafters import ModelDrafter, load_drafter
 from edge.drafters.early_exit import early_exit
-from edge.drafters.low_bit import PackedLinear, can_pack, rounded
-from paceline.engine.loading import load_tokenizer, resolve
+from edge.drafters.low_bit import Codes, PackedLinear, can_pack, joined, low_bit_copy, rounded
+from edge.drafters.model import SETTINGS
+from paceline.engine.engine import Engine
+from paceline.engine.lean import LeanModel
+from paceline.engine.loading import load_tokenizer, load_weights, resolve
+from paceline.engine.rows import RowGroup
 from paceline.engine.tokenizer import Tokenizer
 from paceline.errors import ConfigError
 from paceline.sampling.settings import SamplingSettings
@@ -56,7 +62,7 @@ def test_packed_weights_multiply_as_rounded_ones_do() -> None:
     torch.manual_seed(0)
     for rows, width, group, has_bias in ((32, 64, 32, False), (16, 128, 64, True)):
         whole = torch.nn.Linear(width, rows, bias=has_bias)
-        packed = PackedLinear(whole, group=group)
+        packed = PackedLinear(Codes.of(whole.weight, group=group), bias=whole.bias)
         hidden = torch.randn(2, 3, width)
         with torch.inference_mode():
             whole.weight.copy_(rounded(whole.weight, bits=4, group=group))
@@ -149,3 +155,57 @@ def test_guesses_of_a_copy_with_all_its_bits_are_the_targets_at_temperature_one(
     )
     # Two independent draws of this model agree in about one of five.
     assert same / len(own) > 0.8
+
+
+def test_joined_codes_are_the_rows_of_both_in_the_order_given() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(rows, 64, generator=generator) for rows in (32, 16))
+    order = torch.randperm(48, generator=generator)
+    parts = [Codes.of(weights, group=32) for weights in (first, second)]
+    expected = Codes.of(torch.cat((first, second))[order], group=32)
+    found = joined(parts, order)
+    for name in ("codes", "low", "step"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("spec", ["low-bit:5/64", "low-bit:4/32", "early-exit:2"])
+def test_a_copy_runs_lean_and_says_what_it_says_otherwise(spec: str, tokenizer: Tokenizer) -> None:
+    drafter = load_drafter(spec, tokenizer=tokenizer)
+    assert isinstance(drafter, ModelDrafter)
+    assert isinstance(drafter.engine._model, LeanModel)
+    parsed = parse(spec)
+    assert isinstance(parsed, EarlyExit | LowBit)
+    change = early_exit(parsed) if isinstance(parsed, EarlyExit) else low_bit_copy(parsed)
+    model = load_weights(resolve(tokenizer.name), dtype="float32")
+    change.apply(model)
+    plain = Engine(model, identity=drafter.engine.identity, settings=SETTINGS)
+    expected, found = (_logits(engine) for engine in (plain, drafter.engine))
+    assert float(expected.std()) > 0.1
+    deviation = float((found - expected).square().mean().sqrt() / expected.std())
+    # Packed products are rounded to bfloat16, and so is what goes into them: one bit more or less is the last of eight.
+    assert deviation < (0.05 if spec == "low-bit:4/32" else 1e-4)
+
+
+def test_what_has_no_lean_form_runs_as_it_is(tmp_path: Path) -> None:
+    """Attention with biases, and a product of which one part cannot be packed."""
+    for config in (
+        llama_config(hidden_size=64, intermediate_size=96, attention_bias=True),
+        llama_config(hidden_size=64, intermediate_size=104),
+    ):
+        folder = save_tiny(tmp_path / str(config.intermediate_size), config=config)
+        tokenizer = load_tokenizer(resolve(str(folder)))
+        drafter = load_drafter("low-bit:4/32", tokenizer=tokenizer)
+        assert isinstance(drafter, ModelDrafter)
+        assert not isinstance(drafter.engine._model, LeanModel)
+        assert len(_guesses(drafter, 5)) == 5
+
+
+def _logits(engine: Engine) -> torch.Tensor:
+    """After each token of the prompt, and after a few rows of a tree."""
+    sequence = engine.open(max_length=len(PROMPT) + 8, max_pending=8)
+    prefill = RowGroup(sequence=sequence, tokens=PROMPT, commit=True)
+    tree = RowGroup(sequence=sequence, tokens=PROMPT[:4], parents=(-1, 0, 0, 2))
+    found = [engine.forward([group]).of(0) for group in (prefill, tree)]
+    engine.rollback(sequence, 0)
+    engine.close(sequence)
+    return torch.cat(found)

@@ -43,7 +43,7 @@ DRAFTS = (
     "common:{target}",
     "text:{target}",
     "hierarchy:suffix+{target}",
-    "hierarchy:early-exit:1+low-bit:8/16",
+    "hierarchy:suffix+early-exit:1+low-bit:8/16",
     "lookup+text:{target}",
     "tree:{target}",
     "tree:early-exit:2",
