@@ -203,31 +203,37 @@ class BlockDraft(ModelDraft):
     def _run_blocks(
         self, text: Sequence[TokenId], paths: Sequence[tuple[TokenId, ...]]
     ) -> list[Block]:
-        """Run one pass; return a block for each path, a whole one for the first, of one position for the others."""
-        with as_model_errors():
-            self._settle(text)
-            sequence = self._sequence
-            assert sequence is not None, "settled"
-            tail = text[len(self._known) :]
-            rows = BlockRows(first_slot=self._first_slot)
-            places: list[list[int]] = []
-            for number, path in enumerate(paths):
-                room = self._max_length - len(text) - len(path)
-                num_slots = 0 if number else min(len(self._scores) - 1, room)
-                places.append(rows.add((*tail, *path), num_slots=num_slots))
-            group = RowGroup(sequence=sequence, tokens=rows.tokens, parents=rows.parents)
-            logits = self._engine.forward([group])
-            # The tail came first, so it is the first rows; nothing has to move, and everything else is freed.
-            self._engine.commit(sequence, range(len(tail)))
-            self._known.extend(tail)
-            self._some = logits.some
-            known = logits.known_of(0)
-            blocks = [
-                Block(base=(*text, *path), values=known[rows_of])
-                for path, rows_of in zip(paths, places, strict=True)
-            ]
+        """Run one pass, or more if it would be too long; return a block for each path, a whole one for the first, of one position for the others."""
+        blocks: list[Block] = []
+        while len(blocks) < len(paths):
+            with as_model_errors():
+                self._settle(text)
+                rows = BlockRows(first_slot=self._first_slot)
+                tail = tuple(text[len(self._known) :])
+                for path in paths[len(blocks) :]:
+                    room = self._max_length - len(text) - len(path)
+                    num_slots = 0 if blocks or rows.ends else min(len(self._scores) - 1, room)
+                    most = len(rows.tokens) + len(tail) + len(path) + num_slots
+                    if rows.ends and most > MAX_PENDING:
+                        break
+                    rows.add((*tail, *path), num_slots=num_slots)
+                values = self._run_rows(rows, tail)
+            for path, places in zip(paths[len(blocks) :], rows.ends, strict=False):
+                blocks.append(Block(base=(*text, *path), values=values[places]))
         self._blocks.extend(blocks)
         return blocks
+
+    def _run_rows(self, rows: BlockRows, tail: Sequence[TokenId]) -> Tensor:
+        """Return the logits of rows, [rows, W]. The text's tail is in the cache then, nothing else."""
+        sequence = self._sequence
+        assert sequence is not None, "settled"
+        group = RowGroup(sequence=sequence, tokens=rows.tokens, parents=rows.parents)
+        logits = self._engine.forward([group])
+        # The tail came first, so it is the first rows: nothing has to move, and all else is freed.
+        self._engine.commit(sequence, range(len(tail)))
+        self._known.extend(tail)
+        self._some = logits.some
+        return logits.known_of(0)
 
     def _settle(self, text: Sequence[TokenId]) -> None:
         """Let the cache hold the text but for a tail of at least one token and not many."""

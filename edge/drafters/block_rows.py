@@ -44,10 +44,12 @@ class BlockRows:
     """Id of the first mask slot; those of the others follow."""
     tokens: list[TokenId] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
+    ends: list[list[int]] = field(default_factory=list)
+    """Of each path that was added, the rows of its last token and of its slots."""
     _index: dict[tuple[int, TokenId], int] = field(default_factory=dict)
 
-    def add(self, path: Sequence[TokenId], *, num_slots: int) -> list[int]:
-        """Add what is missing of a path, and slots behind it; return the rows of its last token and of the slots."""
+    def add(self, path: Sequence[TokenId], *, num_slots: int) -> None:
+        """Add what is missing of a path, and slots behind it."""
         end = COMMITTED_END
         for token in path:
             end = self._add(end, token)
@@ -55,7 +57,7 @@ class BlockRows:
         for number in range(num_slots):
             end = self._add(end, TokenId(self.first_slot + number))
             rows.append(end)
-        return rows
+        self.ends.append(rows)
 
     def _add(self, parent: int, token: TokenId) -> int:
         known = self._index.get((parent, token))

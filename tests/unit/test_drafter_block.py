@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from math import log
 from typing import Any
 
 import pytest
 import torch
 from harness.models import VOCABULARY_SIZE, llama_config, tiny_model
 
-from edge.drafters import continuity
+from edge.drafters import block, continuity
 from edge.drafters.block import BlockDraft, BlockDrafter
 from edge.drafters.block_loading import add_inputs
 from paceline.drafter import Guess, TreeDraft, tokens_of
@@ -177,6 +178,16 @@ def test_leaves_within_a_block_need_no_pass(sampling: SamplingSettings) -> None:
     assert drafter.engine.step_split.num_steps == passes + 1
 
 
+def test_tokens_gain_by_how_often_they_followed() -> None:
+    index = continuity.Continuity(4, most_tokens=100, memory=None)
+    index.learn([TokenId(token) for token in (1, 2, 3, 8, 1, 2, 4, 9, 1, 2, 3, 7, 1, 2)])
+    gains = index.gains([TokenId(5), TokenId(1), TokenId(2)])
+    # Three places of two tokens and two places' worth of doubt: 3 followed twice, 4 once.
+    expected = {3: log(2 / 5 / 0.01) / 2, 4: log(1 / 5 / 0.01) / 2}
+    assert gains == pytest.approx(expected)
+    assert index.gains([TokenId(2), TokenId(2)]) == {}
+
+
 def test_what_followed_elsewhere_decides_between_what_a_slot_leaves_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -195,6 +206,22 @@ def test_what_followed_elsewhere_decides_between_what_a_slot_leaves_open(
     again = drafter.open(prompt_length=len(other), max_tokens=COUNT, sampling=GREEDY)
     assert list(again.extend(other, 1)) == song[2:3]
     again.close()
+
+
+@pytest.mark.usefixtures("no_continuity")
+def test_more_leaves_than_a_pass_holds_take_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block, "MAX_PENDING", 12)
+    drafter = made()
+    draft, reference = opened(drafter), Reference(GREEDY)
+    draft.branch(PROMPT, [()], width=1)
+    passes = drafter.engine.step_split.num_steps
+    paths = [tuple(TokenId(9 + i + 40 * k) for i in range(4)) for k in range(5)]
+    found = draft.branch(PROMPT, paths, width=1)
+    held(draft)
+    for path, guesses in zip(paths, found, strict=True):
+        assert guesses[0].token == reference.best((*PROMPT, *path), (), 1)[0]
+    assert drafter.engine.step_split.num_steps - passes == 3
+    draft.close()
 
 
 def test_chances_are_learned_for_each_depth() -> None:
