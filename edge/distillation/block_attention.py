@@ -5,7 +5,7 @@
 A block follows one token of a text. Its slot k sees that text up to this token, and slots 1 to k of its own block; no token
 sees a slot, and no slot another block. So tokens compute what they would without slots.
 
-Shape suffixes: H = heads; T = tokens of the packed texts; D = head dim; S = slots of the blocks of one text.
+Shape suffixes: H = heads; T = tokens of the packed texts; D = head dim; S = slots of some blocks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 KEYWORD = "paceline_blocks"
 """Under this name a `Blocks` travels through transformers to the attention of every layer."""
+PIECE_ROWS = 256
+"""Slots attended to at once: what lies behind the last of them in the text is left out, and so are the other blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,29 +72,34 @@ def attend_blocks(
         blocks: behind them.
         scores: see there.
     """
-    num_tokens = sum(lengths)
     ends = np.cumsum(lengths)
     cuts = np.searchsorted(blocks.starts, ends)
+    size = max(1, PIECE_ROWS // blocks.num_slots)
+    begins = ends - np.asarray(lengths)
+    groups: list[tuple[int, NDArray[np.int64]]] = []
+    first = 0
+    for text, last in enumerate(cuts.tolist()):
+        for low in range(first, last, size):
+            starts = blocks.starts[low : min(low + size, last)] - begins[text]
+            groups.append((text, starts))
+        first = last
+    # Split at once: slice by slice, each gradient would be as large as the whole batch.
+    sizes = [*lengths, *(len(starts) * blocks.num_slots for _, starts in groups)]
+    queries, keys, values = (torch.split(part, sizes, dim=2) for part in (query, key, value))
     pieces = []
-    begin = first = 0
-    for end, last in zip(ends.tolist(), cuts.tolist(), strict=True):
-        if last > first:
-            slots = slice(
-                num_tokens + first * blocks.num_slots, num_tokens + last * blocks.num_slots
-            )
-            keys, values = (
-                torch.cat((part[:, :, begin:end], part[:, :, slots]), dim=2)
-                for part in (key, value)
-            )
-            starts = torch.from_numpy(blocks.starts[first:last] - begin).to(query.device)
-            distance = _distances(starts, num_slots=blocks.num_slots, length=end - begin)
-            pieces.append(_attend(query[:, :, slots], keys, values, distance, scores))
-        begin, first = end, last
+    for number, (text, starts) in enumerate(groups, start=len(lengths)):
+        length = int(starts[-1]) + 1
+        near_keys, near_values = (
+            torch.cat((part[text][:, :, :length], part[number]), dim=2) for part in (keys, values)
+        )
+        places = torch.from_numpy(starts).to(query.device)
+        distance = _distances(places, num_slots=blocks.num_slots, length=length)
+        pieces.append(_attend(queries[number], near_keys, near_values, distance, scores))
     return torch.cat(pieces, dim=2)
 
 
 def _distances(starts: Tensor, *, num_slots: int, length: int) -> Tensor:
-    """Return how far each key lies before each slot of a text's blocks, [S, length + S]; negative: it is not seen."""
+    """Return how far each key lies before each slot of some blocks, [S, length + S]; negative: it is not seen."""
     device = starts.device
     number = torch.arange(1, num_slots + 1, device=device).repeat(len(starts))
     block = torch.arange(len(starts), device=device).repeat_interleave(num_slots)

@@ -1,8 +1,8 @@
 """Teaches a student with mask slots: the next token as ever, and after some tokens the positions behind it too.
 
 A slot is compared with the target's law at its own place, given the text as it really went on; over all continuations that is the
-best guess without knowing the tokens between. Of all tokens a block could follow, so many are drawn that a batch has at most as
-many slots as tokens: a step costs about twice one without slots.
+best guess without knowing the tokens between. Of all tokens a block could follow, so many are drawn that a batch has three
+slots for four tokens: a slot costs more than a token, and a step about twice one without slots.
 
 Shape suffixes: K = tokens kept of a law.
 """
@@ -25,7 +25,7 @@ from edge.distillation.measure import RANKS, Guesses, Tally, coupled_matches, ra
 from edge.distillation.packing import Batch
 from edge.distillation.training import Trainer, TrainSettings
 
-SLOTS_PER_TOKEN = 1.0
+SLOTS_PER_TOKEN = 0.75
 """Most slots of a batch, per token."""
 DECAY = 0.9
 """Each slot is worth so much of the one before it: it counts only where all before it were right."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from harness.models import CONFIGS, llama_config, tiny_model
 
+from edge.distillation import block_attention
 from edge.distillation.block_attention import Blocks
 from edge.distillation.block_student import BlockStudent
 from edge.distillation.block_training import BlockTrainer, draw_starts
@@ -54,8 +55,12 @@ def one_block(student: BlockStudent, context: list[int]) -> torch.Tensor:
     return student.logits_of(hidden)[len(context) :]
 
 
+@pytest.mark.parametrize("rows", [256, 6])
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
-def test_blocks_are_what_each_would_be_alone(kind: str) -> None:
+def test_blocks_are_what_each_would_be_alone(
+    kind: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_attention, "PIECE_ROWS", rows)
     student = slotted(kind)
     blocks = at([0, 1, 4, 5, 9, 12])
     tokens, slots = laws(student, blocks)
