@@ -1,6 +1,7 @@
 """What goes between the event loop and the model thread: orders one way, results the other, all frozen values."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from operator import add, attrgetter
 
 from cloud.walk import NO_DRAFTS, Tree
 from paceline.errors import ModelError
@@ -72,12 +73,11 @@ class StepTimes:
 
     def plus(self, other: "StepTimes") -> "StepTimes":
         """Return the sums of both."""
-        return StepTimes(
-            **{
-                item.name: getattr(self, item.name) + getattr(other, item.name)
-                for item in fields(self)
-            }
-        )
+        sums = map(add, _STEP_TIMES(self), _STEP_TIMES(other))
+        return StepTimes(**dict(zip(StepTimes.__slots__, sums, strict=True)))
+
+
+_STEP_TIMES: "attrgetter[tuple[int, ...]]" = attrgetter(*StepTimes.__slots__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -280,6 +280,8 @@ def _drafts(
         costs: what steps take, if that is known.
         filling: what the step computes besides.
     """
+    if budget <= 0 or not any(view.num_offered for view in roots):
+        return [0] * len(roots), 0.0
     if costs is None or settings.schedule is Schedule.EVEN:
         counts = share_out([view.num_offered for view in roots], budget)
         pairs = zip(roots, counts, strict=True)

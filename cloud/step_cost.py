@@ -220,4 +220,4 @@ def _solved(moments: _Array, sums: _Array) -> tuple[StepCosts, _Array]:
         per_context_token_s=context,
         per_attended_s=attended,
     )
-    return costs, solved[:, 1:]
+    return costs, np.asarray(solved[:, 1:], dtype=np.float64)

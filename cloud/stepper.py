@@ -174,7 +174,10 @@ class Stepper:
                 return
             if not await self._thread.run(self._worker.prepare_noise):
                 break
-        timeout_s = None if until_s is None else max(0.0, until_s - self._clock.now_s())
+        if until_s is None:
+            await self._registry.work.wait()
+            return
+        timeout_s = max(0.0, until_s - self._clock.now_s())
         try:
             async with asyncio.timeout(timeout_s):
                 await self._registry.work.wait()

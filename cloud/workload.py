@@ -13,7 +13,7 @@ from paceline.clock import Clock
 from paceline.errors import LocalProtocolError, PacelineError
 from paceline.session.counts import Counts
 from paceline.session.events import Stepped
-from paceline.session.offer import Offer
+from paceline.session.offer import NOTHING, Offer
 
 LEAST_OFFERED = 8
 """Draft rows that a session may offer in any case."""
@@ -85,16 +85,16 @@ class Workload:
         held = [entry for entry in self._registry.entries if entry.cache is Cache.HELD]
         if self._race_drafts is not None:
             self._race_drafts.begin(sum(map(_may_guess, held)))
-        sharing = sum(entry.session.may_step for entry in held)
-        most = max(LEAST_OFFERED, OFFERED_SHARES * row_budget // max(1, sharing))
-        for entry in held:
-            offer = self._offer(entry, most)
+        may_step = [entry.session.may_step for entry in held]
+        most = max(LEAST_OFFERED, OFFERED_SHARES * row_budget // max(1, sum(may_step)))
+        for entry, may in zip(held, may_step, strict=True):
+            offer = self._offer(entry, most) if may else NOTHING
             num_to_prefill = entry.cache_view.num_to_prefill
             trees[entry.key] = Tree(tokens=offer.tokens, parents=offer.parents)
             views.append(
                 SessionView(
                     key=entry.key,
-                    may_step=entry.session.may_step,
+                    may_step=may,
                     waiting_since_s=entry.waiting_since_s,
                     num_to_prefill=num_to_prefill,
                     waits_for=entry.cache_view.waits_for,
@@ -112,11 +112,11 @@ class Workload:
         return views, trees
 
     def _offer(self, entry: Entry, most: int) -> Offer:
-        """Return the draft rows that a session could have: its edge's, and what the verifier itself guesses."""
+        """Return the draft rows that a session, which may step, could have: its edge's, and the verifier's own guesses."""
         most = min(most, self._max_draft_rows) if entry.takes_drafts else 0
         offer = entry.session.offer(most)
         entry.mixture = None
-        if self._race_drafts is None or not entry.takes_drafts or not entry.session.may_step:
+        if self._race_drafts is None or not entry.takes_drafts:
             return offer
         if entry.race_draft is None:
             entry.race_draft = self._race_drafts.open(entry.session)

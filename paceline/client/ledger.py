@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
+from operator import attrgetter
 
 from paceline.client.outcome import Statistics
 from paceline.control.messages import EdgeCounters
@@ -44,9 +45,13 @@ class Ledger:
         return _sum(self._ended, busy, *map(_counters, running))
 
 
+_NAMES = tuple(item.name for item in fields(EdgeCounters))
+_FIGURES: "attrgetter[tuple[int, ...]]" = attrgetter(*_NAMES)
+
+
 def _sum(*parts: EdgeCounters) -> EdgeCounters:
-    names = [item.name for item in fields(EdgeCounters)]
-    return EdgeCounters(**{name: sum(getattr(part, name) for part in parts) for name in names})
+    sums = map(sum, zip(*map(_FIGURES, parts), strict=True))
+    return EdgeCounters(**dict(zip(_NAMES, sums, strict=True)))
 
 
 def _counters(statistics: Statistics) -> EdgeCounters:

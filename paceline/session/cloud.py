@@ -119,7 +119,7 @@ class CloudSession:
     @property
     def may_step(self) -> bool:
         """Committing on is allowed: somebody reads, and is not too far behind."""
-        return self.state is CloudState.LIVE and self.length - self._base < self.limits.max_lead
+        return self.state is CloudState.LIVE and len(self.log) - self._base < self.limits.max_lead
 
     @property
     def has_drafts(self) -> bool:

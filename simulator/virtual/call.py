@@ -225,17 +225,25 @@ class VirtualLink:
         """See `Link`."""
         inbox = self._call.at_edge
         if not inbox.payloads and self._call.status is None:
-            try:
-                async with asyncio.timeout(self._silence_s):
-                    while not inbox.payloads and self._call.status is None:
-                        await inbox.changed()
-            except TimeoutError as error:
-                raise self._silent("said") from error
+            await self._heard(inbox)
         if not inbox.payloads or self._call.closed_by_edge:
             raise self._ended()
         payload = inbox.take()
         self._down += len(payload)
         return parse_cloud(payload)
+
+    async def _heard(self, inbox: Inbox) -> None:
+        """Wait until there is something to receive. What `asyncio.timeout` does, for less: it is done for every message."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._silence_s
+        timer = loop.call_at(deadline_s, inbox.wake)
+        try:
+            while not inbox.payloads and self._call.status is None:
+                if loop.time() >= deadline_s:
+                    raise self._silent("said")
+                await inbox.changed()
+        finally:
+            timer.cancel()
 
     async def finish(self) -> None:
         """See `Link`."""

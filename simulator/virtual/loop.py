@@ -25,6 +25,9 @@ MAX_ROUNDS = 100_000
 RESOLUTION_S = 1e-9
 """Timers so close together go off together."""
 
+LEAST_TIMERS = 256
+"""Fewer are never looked through for cancelled ones."""
+
 MAX_TASKS_TOLD = 40
 """Of a program that stands still."""
 
@@ -69,6 +72,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._numbers = itertools.count(1)
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._num_timers = itertools.count()
+        self._most_timers = LEAST_TIMERS
+        """With more of them it is time to throw the cancelled ones away."""
         self.lost: list[Exception] = []
         """Errors that nobody took, of callbacks for example."""
         # What asyncio.BaseEventLoop expects of those who derive from it.
@@ -94,9 +99,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Schedule a callback; those of one instant go off in the order in which they were asked for."""
+        self._check_closed()  # type: ignore[attr-defined]
         timer = asyncio.TimerHandle(when, callback, args, self, context)
+        if len(self._timers) > self._most_timers:
+            # In place: `_run_once` holds them too.
+            self._timers[:] = [one for one in self._timers if not one[2].cancelled()]
+            heapq.heapify(self._timers)
+            self._most_timers = 2 * len(self._timers) + LEAST_TIMERS
         heapq.heappush(self._timers, (when, next(self._num_timers), timer))
         return timer
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Schedule a callback for the next round."""
+        self._check_closed()  # type: ignore[attr-defined]
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
 
     def call_later(  # type: ignore[override]
         self,
