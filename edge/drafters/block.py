@@ -186,8 +186,20 @@ class BlockDraft(ModelDraft):
         )
 
     def _strays(self, text: Sequence[TokenId]) -> bool:
-        """Whether a chain goes on from other tokens than were guessed: the block knows nothing of them."""
-        return self._chain[: len(text)] != text[: len(self._chain)] or len(text) > len(self._chain)
+        """Whether a chain goes on from other tokens than the block would guess: it knows nothing of them."""
+        chain = self._chain
+        common = min(len(chain), len(text))
+        if chain[:common] != text[:common]:
+            return True
+        while len(chain) < len(text):  # others guessed on where we had stopped
+            block = self._known_block(chain, is_new=False)
+            if block is None:
+                return True
+            ((best,),) = self._ranked([block], chain, [()], width=1)
+            if best.token != text[len(chain)]:
+                return True
+            chain = [*chain, best.token]
+        return False
 
     def _known_block(self, text: Sequence[TokenId], *, is_new: bool) -> Block | None:
         """Return the nearest block that knows something about the position after a text.

@@ -140,6 +140,12 @@ def test_a_block_is_asked_token_by_token_until_the_text_goes_another_way() -> No
         text += draft.extend(text, 1, num_guessed=number)
         assert text[-1] == reference.best(PROMPT, text[len(PROMPT) : -1], 1)[0]
     assert drafter.engine.step_split.num_steps == passes
+    # Others may guess some of them, if they guess the same.
+    again = opened(drafter)
+    again.extend(PROMPT, 1)
+    passes = drafter.engine.step_split.num_steps
+    assert list(again.extend(text[:-1], 1, num_guessed=NUM_SLOTS)) == text[-1:]
+    assert drafter.engine.step_split.num_steps == passes
     other = [*text[:-1], TokenId((text[-1] + 1) % VOCABULARY_SIZE)]
     (after,) = draft.extend(other, 1, num_guessed=1)
     assert drafter.engine.step_split.num_steps == passes + 1
