@@ -101,6 +101,7 @@ def held(draft: BlockDraft) -> Any:
     return sequence
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_continuity")
 @pytest.mark.parametrize("sampling", [GREEDY, NOISY, PENALISED], ids=["greedy", "noisy", "penal"])
 def test_a_chain_is_what_blocks_say_whatever_was_committed(sampling: SamplingSettings) -> None:
@@ -230,6 +231,7 @@ def test_more_leaves_than_a_pass_holds_take_several(monkeypatch: pytest.MonkeyPa
     draft.close()
 
 
+@pytest.mark.slow
 def test_chances_are_learned_for_each_depth() -> None:
     drafter = made()
     for _ in range(40):
