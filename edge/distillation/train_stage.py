@@ -184,13 +184,19 @@ def _student(
         with torch.no_grad():
             student.head.copy_(head)  # rounded, where the rows of the model are not
     if trained is not None:
-        load_weights(student, _own_slots(student) | trained.weights)
+        load_weights(student, trained.weights | _slots(student, trained.weights.get(SLOTS)))
     return student
 
 
-def _own_slots(student: Student) -> dict[str, torch.Tensor]:
-    """What a draft that was trained without slots does not have."""
-    return {SLOTS: student.slots.detach()} if isinstance(student, BlockStudent) else {}
+def _slots(student: Student, trained: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """Return the slots to begin with: a draft's own as far as it has some."""
+    if not isinstance(student, BlockStudent):
+        return {}
+    slots = student.slots.detach().clone()
+    if trained is not None:
+        count = min(len(slots), len(trained))
+        slots[:count] = trained[:count]
+    return {SLOTS: slots}
 
 
 def _seen(stage: TrainStage, steps: int) -> int:

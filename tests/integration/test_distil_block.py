@@ -133,6 +133,17 @@ def test_a_plain_draft_learns_slots_and_a_kill_changes_nothing(
     assert (again / name).read_bytes() == (slotted / name).read_bytes()
 
 
+def test_a_longer_block_begins_with_the_slots_there_are(run: Path, slotted: Path) -> None:
+    settings = replace(PLAIN.settings, num_tokens=256, rate=1e-9)
+    stage = replace(PLAIN, name="longer", continue_from=slotted, block=6, settings=settings)
+    before, after = read_slots(slotted), read_slots(train_draft(run, stage, progress=Progress()))
+    assert before is not None
+    assert after is not None
+    assert after.shape == (5, CONFIG.hidden_size)
+    assert torch.allclose(after[:3], before, atol=1e-6)
+    assert len(after.unique(dim=0)) == 5
+
+
 def test_slots_are_part_of_the_draft(plain: Path, slotted: Path, tmp_path: Path) -> None:
     assert check_draft(slotted)["training"]["block"] == 4
     assert "block" not in check_draft(plain)["training"]
