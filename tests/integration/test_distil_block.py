@@ -141,7 +141,7 @@ def test_a_longer_block_begins_with_the_slots_there_are(run: Path, slotted: Path
     assert after is not None
     assert after.shape == (5, CONFIG.hidden_size)
     assert torch.allclose(after[:3], before, atol=1e-6)
-    assert len(after.unique(dim=0)) == 5
+    assert not torch.allclose(after[3], after[4], atol=1e-3)
 
 
 def test_slots_are_part_of_the_draft(plain: Path, slotted: Path, tmp_path: Path) -> None:
