@@ -10,6 +10,7 @@ hierarchy:SMALL+MODEL       a model that SMALL drafts for; more of those that ar
 block:MODEL                 a distilled draft with mask slots, several positions in one pass; also tree:block:MODEL
 tree:MODEL                  a model with several guesses for each position, best first
 llama:FILE                  a GGUF file with the target's vocabulary, computed by llama.cpp; also tree:llama:FILE
+adapt:MODEL                 a model that learns from what the target says; also adapt:tree:MODEL
 lookup+X, suffix+X          X where the first is not sure enough; X may go on so
 """
 
@@ -33,13 +34,17 @@ TEXT = "text:"
 HIERARCHY = "hierarchy:"
 TREE = "tree:"
 BLOCK = "block:"
+ADAPT = "adapt:"
 LLAMA = "llama:"
 _CHEAP = (LOOKUP, SUFFIX)
 """What needs no model, and so may come first in a combination."""
 
 _LOW_BIT = re.compile(r"low-bit:([1-8])/([1-9][0-9]{0,4})")
 _EARLY_EXIT = re.compile(r"early-exit:([1-9][0-9]{0,3})")
-_KINDS = "lookup, suffix, low-bit:BITS/GROUP, early-exit:LAYERS, a model, common:MODEL, text:MODEL, block:MODEL, llama:FILE"
+_KINDS = (
+    "lookup, suffix, low-bit:BITS/GROUP, early-exit:LAYERS, a model, common:MODEL, text:MODEL, block:MODEL, "
+    "adapt:MODEL, llama:FILE"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +116,13 @@ class TreeSpec:
     model: Spec
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptSpec:
+    """A model, chain or tree, that learns from what the target says."""
+
+    model: ModelSpec | LowBit | EarlyExit | TreeSpec
+
+
 Spec = (
     TableSpec
     | ModelSpec
@@ -121,6 +133,7 @@ Spec = (
     | CombinationSpec
     | HierarchySpec
     | TreeSpec
+    | AdaptSpec
 )
 
 
@@ -136,6 +149,8 @@ def parse(text: str) -> Spec:
         return _hierarchy(text)
     if text.startswith(TREE):
         return TreeSpec(model=_growing(text.removeprefix(TREE), text))
+    if text.startswith(ADAPT + TREE):
+        return AdaptSpec(model=TreeSpec(model=_drawing(text.removeprefix(ADAPT + TREE), text)))
     parts = _split(text)
     if len(parts) > 1:
         return CombinationSpec(parts=tuple(_single(part, text) for part in parts))
@@ -176,7 +191,7 @@ def models_of(spec: Spec) -> tuple[ModelSpec, ...]:
         case HierarchySpec():
             parts = (*spec.helpers, spec.large)
             return tuple(model for part in parts for model in models_of(part))
-        case TreeSpec():
+        case TreeSpec() | AdaptSpec():
             return models_of(spec.model)
         case _:
             return ()
@@ -224,17 +239,15 @@ def _growing(part: str, whole: str) -> Spec:
     return _single(part, whole) if part.startswith((LLAMA, BLOCK)) else _drawing(part, whole)
 
 
-def _drawing(part: str, whole: str) -> Spec:
+def _drawing(part: str, whole: str) -> ModelSpec | LowBit | EarlyExit:
     """Return what draws tokens of the target's vocabulary by itself."""
     spec = _single(part, whole)
-    if not isinstance(spec, LowBit | EarlyExit) and not (
-        isinstance(spec, ModelSpec) and not spec.how
-    ):
-        raise ConfigError(
-            f"draft: got {whole!r}, but {part} draws no tokens of the target's vocabulary by itself; expected a model "
-            "with the target's tokenizer, low-bit:BITS/GROUP or early-exit:LAYERS there"
-        )
-    return spec
+    if isinstance(spec, LowBit | EarlyExit) or (isinstance(spec, ModelSpec) and not spec.how):
+        return spec
+    raise ConfigError(
+        f"draft: got {whole!r}, but {part} draws no tokens of the target's vocabulary by itself; expected a model "
+        "with the target's tokenizer, low-bit:BITS/GROUP or early-exit:LAYERS there"
+    )
 
 
 def _single(part: str, whole: str) -> Spec:
@@ -252,6 +265,8 @@ def _single(part: str, whole: str) -> Spec:
                 f"draft: got {part!r}, expected early-exit:LAYERS, early-exit:20 for example"
             )
         return EarlyExit(num_layers=int(match[1]))
+    if part.startswith(ADAPT):
+        return AdaptSpec(model=_drawing(part.removeprefix(ADAPT), whole))
     for how in (LLAMA, BLOCK, COMMON, TEXT):
         if part.startswith(how) and len(part) > len(how):
             return _model(part.removeprefix(how), how)

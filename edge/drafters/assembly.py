@@ -7,6 +7,7 @@ from typing import assert_never
 
 from edge.draft_spec import (
     LOOKUP,
+    AdaptSpec,
     BlockSpec,
     CombinationSpec,
     EarlyExit,
@@ -54,7 +55,7 @@ def assemble(spec: Spec, loading: DraftLoading) -> ScoringDrafter:
 
 
 def _assemble_models(
-    spec: ModelSpec | LowBit | EarlyExit | BlockSpec | HierarchySpec | TreeSpec,
+    spec: ModelSpec | LowBit | EarlyExit | BlockSpec | HierarchySpec | TreeSpec | AdaptSpec,
     loading: DraftLoading,
 ) -> ScoringDrafter:
     from edge.drafters import model_assembly as models  # noqa: PLC0415 - it imports PyTorch
@@ -70,6 +71,8 @@ def _assemble_models(
             return models.hierarchy_drafter(helpers, spec.large, loading)
         case BlockSpec() | TreeSpec(model=BlockSpec()):
             return models.block_drafter(spec, loading)
+        case AdaptSpec():
+            return models.adaptive_drafter(spec, loading)
         case TreeSpec():
             return models.tree_drafter(spec.model, loading)
         case _:

@@ -57,8 +57,18 @@ class Drawing:
         ranking = self._ranking(logits, text, k=width + 1)
         return shares(ranking.tokens, ranking.scores, width=width)
 
-    def drawn_last(self, logits: Logits, text: Sequence[TokenId]) -> Guess:
-        """Return what `drawn` does, given the logits of a step's only group, the last of which are those after the text."""
+    def drawn_last(self, logits: Logits, text: Sequence[TokenId], *, num_guessed: int = 0) -> Guess:
+        """Return what `drawn` does, given the logits of a step's only group, the last of which are those after the text.
+
+        Args:
+            logits: of the step.
+            text: with the guesses so far.
+            num_guessed: how many of its last tokens are guesses.
+
+        Raises:
+            ModelError: the logits are not finite.
+        """
+        del num_guessed  # of use for those who learn from what comes true
         if not can_rank(self._sampling):
             return self.drawn(logits.of(0)[-1], text)
         ranking = self._rankings(logits, [-1], [len(text)], k=1)[0]
@@ -95,13 +105,25 @@ class Drawing:
     def _rankings(
         self, logits: Logits, rows: list[int], lengths: Sequence[int], *, k: int
     ) -> list[Ranking]:
-        known = logits.known_of(0)
+        positions = [Position(one) for one in lengths]
+        return self._row_ranker(logits).rank(self._wanted(logits, rows), positions=positions, k=k)
+
+    def _row_ranker(self, logits: Logits) -> RowRanker:
         if self._ranker is None:
-            tokens = torch.arange(known.shape[1]) if logits.some is None else logits.some.ids
-            tokens = tokens[tokens < self._vocabulary_size].to(known.device)
+            tokens = self._known_tokens(logits)
             self._ranker = RowRanker(self._sampling, tokens_W=tokens)
-        wanted = known if len(rows) == len(known) and rows[0] == 0 else known[rows]
-        return self._ranker.rank(wanted, positions=[Position(one) for one in lengths], k=k)
+        return self._ranker
+
+    def _known_tokens(self, logits: Logits) -> Tensor:
+        """The tokens of the target that the logits' first columns are of, ascending."""
+        values = logits.values
+        tokens = torch.arange(values.shape[1]) if logits.some is None else logits.some.ids
+        return tokens[tokens < self._vocabulary_size].to(values.device)
+
+    def _wanted(self, logits: Logits, rows: list[int]) -> Tensor:
+        """Some rows of the step's only group, without a copy where those are all."""
+        known = logits.known_of(0)
+        return known if len(rows) == len(known) and rows[0] == 0 else known[rows]
 
     def _ranking(self, logits: Tensor, text: Sequence[TokenId], *, k: int) -> Ranking:
         if self._sampler is None:

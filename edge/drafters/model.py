@@ -55,6 +55,11 @@ class ModelDrafter:
         """The model itself, for who measures it."""
         return self._engine
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens below this may be guessed."""
+        return self._vocabulary_size
+
     def open(
         self, *, prompt_length: int, max_tokens: int, sampling: SamplingSettings
     ) -> "ModelDraft":
@@ -110,12 +115,13 @@ class ModelDraft:
         self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
     ) -> tuple[Guess, ...]:
         """See `ScoringDraft`: the larger the margin to the next candidate, the surer."""
-        del num_guessed  # each guess is as good as the one before
-        tokens, guesses = list(text), []
+        tokens, guesses = list(text), list[Guess]()
         for _ in range(min(limit, self.room(text))):
             logits = self._computed(tokens, 1)
             with as_model_errors():
-                guess = self._drawing.drawn_last(logits, tokens)
+                guess = self._drawing.drawn_last(
+                    logits, tokens, num_guessed=num_guessed + len(guesses)
+                )
             tokens.append(guess.token)
             guesses.append(guess)
         return tuple(guesses)
@@ -150,6 +156,10 @@ class ModelDraft:
     def drawn(self, logits: Tensor, text: Sequence[TokenId]) -> Guess:
         """Return what the target would draw after a text if it had these logits, [V]."""
         return self._drawing.drawn(logits, text)
+
+    def draw_with(self, drawing: Drawing) -> None:
+        """From now on let another drawing make tokens of logits."""
+        self._drawing = drawing
 
     def close(self) -> None:
         """Free the keys and values; the engine may keep them for the next turn."""

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge.draft_spec import LOOKUP, TEXT, BlockSpec, EarlyExit, LowBit, ModelSpec, Spec, TreeSpec
+from edge.draft_spec import (
+    LOOKUP,
+    TEXT,
+    AdaptSpec,
+    BlockSpec,
+    EarlyExit,
+    LowBit,
+    ModelSpec,
+    Spec,
+    TreeSpec,
+)
+from edge.drafters.adaptive import AdaptiveDrafter
 from edge.drafters.block import BlockDrafter
 from edge.drafters.block_loading import load_block
 from edge.drafters.distilled import distilled_path, load_distilled
@@ -34,6 +45,13 @@ def tree_drafter(spec: Spec, loading: DraftLoading) -> TreeDrafter:
     """Return a model that drafts trees."""
     engine = model_drafter(spec, loading).engine
     return TreeDrafter(engine, vocabulary_size=loading.tokenizer.vocabulary_size)
+
+
+def adaptive_drafter(spec: AdaptSpec, loading: DraftLoading) -> AdaptiveDrafter:
+    """Return a model, chain or tree, that learns from what the target says."""
+    if isinstance(spec.model, TreeSpec):
+        return AdaptiveDrafter(tree_drafter(spec.model.model, loading))
+    return AdaptiveDrafter(model_drafter(spec.model, loading))
 
 
 def block_drafter(spec: BlockSpec | TreeSpec, loading: DraftLoading) -> BlockDrafter:

@@ -67,6 +67,7 @@ class Engine:
         self._split = StepSplit()
         self._work = WorkCounters()
         self._head_start_ns = 0
+        self._hidden: Tensor | None = None
         model.get_output_embeddings().register_forward_pre_hook(self._note_head)
 
     @property
@@ -149,7 +150,8 @@ class Engine:
         self._count(step, len(tokens), started_ns, planned_ns, ended_ns, has_head=bool(wanted))
         head = self._model.get_output_embeddings()
         some = head.tokens if isinstance(head, PartialHead) else None
-        return Logits(values=values, offsets=offsets, some=some)
+        hidden, self._hidden = self._hidden, None
+        return Logits(values=values, offsets=offsets, some=some, hidden=hidden)
 
     def commit(
         self, sequence: CacheSequence, path: Sequence[int], keep: Sequence[int] = ()
@@ -305,7 +307,8 @@ class Engine:
                 sequence.buffer.index_copy_(3, new, rows)
         return len(moves)
 
-    def _note_head(self, *_: Any) -> None:
+    def _note_head(self, _: Any, inputs: tuple[Tensor, ...]) -> None:
+        self._hidden = inputs[0].flatten(0, -2)
         self._head_start_ns = self._clock.now_ns()
 
     def _count(

@@ -68,6 +68,8 @@ class Logits:
     """Group i owns rows offsets[i] to offsets[i + 1]."""
     some: SomeTokens | None = None
     """The tokens that `values` has columns of; None: all."""
+    hidden: Tensor | None = None
+    """What the output matrix made each row of `values` from, [L, hidden width], in the model's type; None where that is not known."""
 
     def of(self, group: int) -> Tensor:
         """The logits of a group's rows, [rows, V]: all of them, one, or none, as the group asked."""

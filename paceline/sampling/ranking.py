@@ -77,6 +77,12 @@ class RowRanker:
             ]
         return [self._ranking(found[: max(k, 2)], k) for found in ranked]
 
+    def noise(self, positions: Sequence[Position], columns_M: Tensor) -> Tensor | None:
+        """Return what is added to some columns of logits before they are compared, [R, M]; None if nothing is."""
+        if self._settings.is_greedy:
+            return None
+        return torch.stack([self._noise.get(position)[columns_M] for position in positions])
+
     def _with_survivor(
         self, logits_W: Tensor, scores_W: Tensor, found: list[tuple[int, float]]
     ) -> list[tuple[int, float]]:
