@@ -169,7 +169,7 @@ class Stepper:
         """Prepare noise until there is work; then wait for it, or for the next deadline."""
         deadlines = [wake_at_s, self._registry.next_deadline_s]
         until_s = min((at_s for at_s in deadlines if at_s is not None), default=None)
-        while not self._registry.work.is_set():
+        while self._workload.needs_noise and not self._registry.work.is_set():
             if until_s is not None and self._clock.now_s() >= until_s:
                 return
             if not await self._thread.run(self._worker.prepare_noise):

@@ -133,6 +133,14 @@ class Workload:
         """What steps take; None before the first."""
         return self._registry.account.cost_fit.costs
 
+    @property
+    def needs_noise(self) -> bool:
+        """A session draws with noise, some of which may be computed ahead."""
+        return any(
+            entry.cache is Cache.HELD and not entry.session.request.sampling.is_greedy
+            for entry in self._registry.entries
+        )
+
     def stepped(self, result: StepResult, plan: Plan, *, started_s: float) -> None:
         """Hand out what a step yielded.
 

@@ -383,8 +383,9 @@ class CloudSession:
 
     def _commit(self, token: TokenId) -> None:
         position = self.length
-        self._rates.judge(list(self._root.children), token)
-        self._counts.judged += sum(1 for child in self._root.children.values() if child.names)
+        if children := self._root.children:
+            self._rates.judge(list(children), token)
+            self._counts.judged += sum(1 for child in children.values() if child.names)
         self.log.append(token)
         self._root, dropped = self._root.advance(token)
         self._names.drop(dropped)
