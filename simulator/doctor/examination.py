@@ -13,7 +13,7 @@ from simulator.doctor.probes import installation
 from simulator.doctor.probes.certificates import Pair, look_at_authority, look_at_pair
 from simulator.doctor.probes.network import look_at_port
 from simulator.doctor.settings import USUAL_PORTS, DoctorSettings
-from simulator.doctor.verdicts import machine, models, network, software
+from simulator.doctor.verdicts import gguf, machine, models, network, software
 from simulator.doctor.verdicts.certificates import judge_certificate
 from simulator.doctor.verdicts.check import Check, Status, skipped
 
@@ -69,6 +69,7 @@ def _installation(now: datetime) -> Iterator[Check]:
 
 def _look_at_models(settings: DoctorSettings, tell: Callable[[Check], None]) -> models.ModelFinding:
     """Look at target and draft; return the target's finding, which verifiers are compared with."""
+    from simulator.doctor.probes.gguf import gguf_files  # noqa: PLC0415 - stands on the packages
     from simulator.doctor.probes.models import look_at_model  # noqa: PLC0415 - imports PyTorch
 
     agent = settings.agent
@@ -85,7 +86,9 @@ def _look_at_models(settings: DoctorSettings, tell: Callable[[Check], None]) -> 
     tell(models.judge_model(target))
     found = [target]
     same_words: models.ModelFinding | None = None
-    for model in () if agent.draft == NO_DRAFT else models_of(parse(agent.draft)):
+    spec = None if agent.draft == NO_DRAFT else parse(agent.draft)
+    files = () if spec is None else gguf_files(spec)
+    for model in () if spec is None else models_of(spec):
         draft = look_at_model(
             model.model,
             role="draft",
@@ -97,9 +100,26 @@ def _look_at_models(settings: DoctorSettings, tell: Callable[[Check], None]) -> 
         found.append(draft)
         if not model.how:
             same_words = draft
-    tell(models.judge_pair(target, same_words))
+    if same_words is not None or not files:
+        tell(models.judge_pair(target, same_words))
+    found += [_look_at_file(file, target, tell) for file in files]
     tell(models.judge_fit(tuple(found), available_bytes=installation.available_bytes()))
     return target
+
+
+def _look_at_file(
+    file: str, target: models.ModelFinding, tell: Callable[[Check], None]
+) -> models.ModelFinding:
+    """Look at a file that llama.cpp is to compute; return what memory is needed for it."""
+    from simulator.doctor.probes.gguf import look_at_gguf  # noqa: PLC0415 - stands on the packages
+
+    finding = look_at_gguf(file, target=None if target.error else target.name)
+    tell(gguf.judge_file(finding))
+    tell(gguf.judge_words(finding, target_error=target.error))
+    tell(gguf.judge_library(finding))
+    return models.ModelFinding(
+        role="draft", name=file, error=finding.error, weight_bytes=finding.file_bytes
+    )
 
 
 def _ports(settings: DoctorSettings) -> Iterator[Check]:

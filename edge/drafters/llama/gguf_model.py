@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edge.drafters.llama.library import library
+from edge.drafters.llama.spelling import check_words
 from paceline.engine.tokenizer import Tokenizer
-from paceline.errors import ConfigError, IncompatibleError, ModelError
+from paceline.errors import ConfigError, ModelError
 from paceline.tokens import TokenId
 
 ALL_LAYERS = -1
@@ -92,9 +91,7 @@ class GgufModel:
 
 
 def check_vocabulary(model: GgufModel, tokenizer: Tokenizer) -> int:
-    """Check that ids mean the same to a draft as to the target; return how many both have.
-
-    How text is cut into tokens does not matter: a draft sees ids only.
+    """See `check_words`.
 
     Args:
         model: the draft.
@@ -103,24 +100,9 @@ def check_vocabulary(model: GgufModel, tokenizer: Tokenizer) -> int:
     Raises:
         IncompatibleError: an id stands for something else in the target's vocabulary.
     """
-    both: int = min(model.vocabulary_size, tokenizer.vocabulary_size)
-    for token, piece in _pieces(tokenizer.serialised):
-        if token < both and model.piece(TokenId(token)) != piece:
-            raise IncompatibleError(
-                f"draft: in {model.path} token {token} is {model.piece(TokenId(token))!r}, to the target {tokenizer.name} it is "
-                f"{piece!r}; token ids would mean different words. Choose a GGUF file of the same model family, or say "
-                f"text:{model.path} (which needs PyTorch) to go by what the tokens stand for"
-            )
-    return both
-
-
-def _pieces(serialised: str) -> Sequence[tuple[int, str]]:
-    """Return ids and what they are called, from the JSON of a `tokenizers` tokenizer."""
-    data = json.loads(serialised)
-    vocabulary = data["model"].get("vocab") or {}
-    if isinstance(vocabulary, dict):
-        named = {token: piece for piece, token in vocabulary.items()}
-    else:  # Unigram: a list of pieces with their scores
-        named = {token: entry[0] for token, entry in enumerate(vocabulary)}
-    named.update((token["id"], token["content"]) for token in data.get("added_tokens", ()))
-    return sorted(named.items())
+    return check_words(
+        lambda token: model.piece(TokenId(token)),
+        count=model.vocabulary_size,
+        path=model.path,
+        tokenizer=tokenizer,
+    )
