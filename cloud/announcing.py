@@ -9,10 +9,9 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cloud.account import VerifierStatistics
-from cloud.server import Verifier
 from cloud.sessions import Registry
 from cloud.status import Teller, advertised, default_id, status
 from paceline.beside import running_beside
@@ -24,6 +23,9 @@ from paceline.mqtt.settings import BrokerSettings
 from paceline.mqtt.transport import Transport
 from paceline.settings import Address
 from paceline.topics import VERIFIER_STATUS, check_id
+
+if TYPE_CHECKING:
+    from cloud.server import Verifier
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ class Serving(Protocol):
 
 @contextlib.asynccontextmanager
 async def announcing(
-    verifier: Verifier, settings: AnnouncementSettings | None, *, row_budget: int
+    verifier: "Verifier", settings: AnnouncementSettings | None, *, row_budget: int
 ) -> AsyncIterator[None]:
     """Tell the fleet while the body runs, and in the end that the verifier is gone.
 

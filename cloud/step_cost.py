@@ -44,7 +44,7 @@ USUAL_ERROR = 0.03
 DOUBT_BEYOND = 3.0
 """Errors beyond so many usual ones count less."""
 
-SOLVED_EACH = 8
+SOLVED_ALL = 8
 """After so many steps the sums are solved after every fourth only: a hundred are remembered, and one changes little."""
 
 _LEARNING = 0.1
@@ -191,7 +191,7 @@ class StepCostFit:
         self._sums *= FADE
         self._sums += weight * measured * terms
         self._num_steps += 1
-        if self._num_steps <= SOLVED_EACH or self._num_steps % 4 == 0:
+        if self._num_steps <= SOLVED_ALL or self._num_steps % 4 == 0:
             self._costs, self._spread = _solved(self._moments, self._sums)
 
 

@@ -87,9 +87,10 @@ class Meter:
 
     def committed(self, commit: Commit, *, address: Address) -> None:
         """Take what a commit of this verifier tells."""
+        known = self._of(address)
         if commit.verify_ns:
-            self._of(address).step_s.add(commit.verify_ns / 1e9, 1.0)
-        self._of(address).steps.add(commit)
+            known.step_s.add(commit.verify_ns / 1e9, 1.0)
+        known.steps.add(commit)
         # Of several guesses for a position at most one is right; they count as one, as a chain's do. A verifier that counts
         # wrongly harms its figures, not the text.
         judged = min(commit.num_judged, len(commit.tokens))

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
-
 from paceline.tokens import TokenId
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from paceline.engine.sequence import CacheSequence
 
 COMMITTED_END = -1

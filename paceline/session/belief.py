@@ -1,6 +1,7 @@
 """What an edge believes: a verifier that lies, or is not the one asked for, is found out here."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from paceline.errors import RemoteProtocolError
 from paceline.messages import FLOOR_WINDOW, Commit, Open, Opened
@@ -70,3 +71,16 @@ def check_commit(commit: Commit, *, request: Open, log: Sequence[TokenId]) -> No
         raise RemoteProtocolError(
             f"commit.finish: got it after {end} tokens, but {known} were committed before"
         )
+
+
+def beyond(commit: Commit, skip: int) -> Commit:
+    """Return what a commit says after its first `skip` tokens."""
+    if not skip:
+        return commit
+    return replace(
+        commit,
+        position=Position(commit.position + skip),
+        tokens=commit.tokens[skip:],
+        accepted=commit.accepted[skip:],
+        logprobs=commit.logprobs[skip:],
+    )

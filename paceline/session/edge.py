@@ -19,7 +19,7 @@ from paceline.messages import (
     Proposal,
     Resume,
 )
-from paceline.session.belief import check_commit, check_opened
+from paceline.session.belief import beyond, check_commit, check_opened
 from paceline.session.drafting import DraftRequest, EdgeCounts, check_reach
 from paceline.session.events import (
     Deliver,
@@ -145,22 +145,26 @@ class EdgeSession:
     @property
     def _place(self) -> Place:
         """Where the session stands, for the pipeline."""
-        length = self.length
         return Place(
-            position=length,
+            position=self.length,
             draft_length=self.draft_length,
-            # The last token of a text is the target's own, drawn after the guess before it: guessing that one saves nothing.
-            room=self._end - length - 1,
+            room=self._room_below,
             space=min(self.window, self._limit) - self._guesses.num_live,
             no_guess=self._no_guess,
         )
+
+    @property
+    def _room_below(self) -> int:
+        """How far below the committed text a guess can still save a step."""
+        # The last token of a text is the target's own, drawn after the guess before it: guessing that one saves nothing.
+        return self._end - len(self.log) - 1
 
     @property
     def _idle(self) -> bool:
         """Nothing is offered, and nothing will be before the next commit: the verifier must not wait."""
         if self._no_guess or self._pipeline.is_closed:
             return True
-        return not self._guesses.has_any and self._place.depth < 1
+        return not self._guesses.has_any and min(self.draft_length, self._room_below) < 1
 
     # --- events
 
@@ -272,23 +276,14 @@ class EdgeSession:
         self._go(EdgeKind.COMMIT if commit.finish is None else EdgeKind.FINISH)
         if was_over:
             return ()  # it was under way when the text ended here
-        known = self.length
-        skip = known - commit.position
+        skip = self.length - commit.position
         check_commit(commit, request=self.request, log=self.log)
         for token in commit.tokens[skip:]:
             self.log.append(token)
             self.counts.unsent += self._guesses.commit(token) + self._pipeline.committed(token)
             self._no_guess = False
         self.counts.add(commit)
-        news = commit
-        if skip:
-            news = replace(
-                commit,
-                position=known,
-                tokens=commit.tokens[skip:],
-                accepted=commit.accepted[skip:],
-                logprobs=commit.logprobs[skip:],
-            )
+        news = beyond(commit, skip)
         deliver = (Deliver(commit=news),) if news.tokens else ()
         if commit.finish is not None:
             return (

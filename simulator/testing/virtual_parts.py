@@ -8,10 +8,9 @@ from paceline.client.settings import DraftingSettings
 from paceline.errors import ConfigError
 from simulator.testing.parts import Parts
 from simulator.testing.timed_drafter import TimedDrafter
-from simulator.virtual.draft import DraftSettings
+from simulator.virtual.draft import DraftSettings, RealDraftSettings
 from simulator.virtual.edge import EdgeSettings
 from simulator.virtual.parts import AnyDraftSettings, AnyTarget
-from simulator.virtual.real_draft import RealDraftSettings
 from simulator.virtual.real_target import RealTarget
 from simulator.virtual.target import ToyTarget
 from simulator.virtual.verifier import VerifierSettings

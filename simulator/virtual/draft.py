@@ -49,6 +49,17 @@ class DraftSettings:
         return ReplayedAcceptance(self.trace, seed=seed, category=self.category)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealDraftSettings:
+    """A drafter that guesses by itself, and its machine."""
+
+    model: str
+    """What `paceline edge --draft` takes: "lookup", a folder, a short name ...; in float32."""
+    cost: StepCost = StepCost(fixed_s=0.004, per_row_s=0.0)  # noqa: RUF009 - frozen
+    """Of a forward pass; one for each token."""
+    spread: Spread = Spread()  # noqa: RUF009 - frozen
+
+
 class SimulatedDrafter:
     """A `paceline.drafter.Drafter` whose guesses are chains.
 

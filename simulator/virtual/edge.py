@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from numpy.random import Generator
 
@@ -29,8 +30,10 @@ from simulator.virtual.draft import DraftSettings, SimulatedDrafter
 from simulator.virtual.events import Tell
 from simulator.virtual.machine import MachineClock, Occupation, VirtualThread
 from simulator.virtual.parts import AnyDraftSettings, AnyTarget, make_drafter
-from simulator.virtual.real_draft import RealDrafter
 from simulator.virtual.seat import Seat, taking_part
+
+if TYPE_CHECKING:
+    from simulator.virtual.real_draft import RealDrafter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

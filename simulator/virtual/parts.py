@@ -1,17 +1,20 @@
 """Which parts stand for the models of a world: simulated ones for a toy target, real ones for a real target."""
 
-from typing import assert_never
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
 
 from cloud.stepper import StepModel
 from paceline.errors import ConfigError
-from simulator.virtual.draft import DraftSettings, SimulatedDrafter
+from simulator.virtual.draft import DraftSettings, RealDraftSettings, SimulatedDrafter
 from simulator.virtual.events import Tell
 from simulator.virtual.machine import Occupation
 from simulator.virtual.model import ModelSettings, SimulatedModel
-from simulator.virtual.real_draft import RealDrafter, RealDraftSettings
-from simulator.virtual.real_model import RealModel
 from simulator.virtual.real_target import RealTarget
 from simulator.virtual.target import ToyTarget
+
+if TYPE_CHECKING:
+    from simulator.virtual.real_draft import RealDrafter
 
 AnyTarget = ToyTarget | RealTarget
 AnyDraftSettings = DraftSettings | RealDraftSettings
@@ -55,6 +58,8 @@ def make_model(
                 target, settings=settings, occupation=occupation, seed=seed, tell=tell
             )
         case RealTarget():
+            from simulator.virtual.real_model import RealModel  # noqa: PLC0415 - PyTorch
+
             return RealModel(
                 target,
                 meter=settings.meter(occupation, seed=seed, tell=tell),
@@ -82,6 +87,8 @@ def make_drafter(
             assert isinstance(target, ToyTarget), "checked"
             return SimulatedDrafter(target, settings=settings, occupation=occupation, tell=tell)
         case RealDraftSettings():
+            from simulator.virtual.real_draft import RealDrafter  # noqa: PLC0415 - PyTorch
+
             return RealDrafter(
                 target.tokenizer, settings=settings, occupation=occupation, tell=tell
             )

@@ -2,31 +2,17 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from functools import lru_cache
 
-from edge.drafters import load_drafter
 from edge.drafters.model import PREFILL_ROWS
 from paceline.drafter import Draft, Drafter
 from paceline.engine.tokenizer import Tokenizer
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
-from simulator.cost import Spread, StepCost
+from simulator.virtual.computing import load_draft, one_thread
+from simulator.virtual.draft import RealDraftSettings
 from simulator.virtual.events import Tell
 from simulator.virtual.machine import Occupation
 from simulator.virtual.metering import DraftMeter
-from simulator.virtual.real_target import MOST_LOADED, one_thread
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RealDraftSettings:
-    """A drafter that guesses by itself, and its machine."""
-
-    model: str
-    """What `paceline edge --draft` takes: "lookup", a folder, a short name ...; in float32."""
-    cost: StepCost = StepCost(fixed_s=0.004, per_row_s=0.0)  # noqa: RUF009 - frozen
-    """Of a forward pass; one for each token."""
-    spread: Spread = Spread()  # noqa: RUF009 - frozen
 
 
 class RealDrafter:
@@ -53,7 +39,7 @@ class RealDrafter:
         tell: Tell | None = None,
     ) -> None:
         # A program that starts has an empty cache; the weights are shared.
-        self._drafter: Drafter = deepcopy(_load(settings.model, tokenizer))
+        self._drafter: Drafter = deepcopy(load_draft(settings.model, tokenizer))
         self._settings = settings
         self._occupation = occupation
         self._tell = tell
@@ -111,9 +97,3 @@ class RealDraft:
         """See `Draft`."""
         self._draft.close()
         self._drafter.num_open -= 1
-
-
-@lru_cache(maxsize=MOST_LOADED)
-def _load(model: str, tokenizer: Tokenizer) -> Drafter:
-    with one_thread():
-        return load_drafter(model, tokenizer=tokenizer)

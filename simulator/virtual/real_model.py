@@ -7,8 +7,9 @@ from cloud.orders import CacheView, OpenOrder, PrefixCounts, StepOrder, StepResu
 from cloud.worker import Worker, WorkerSettings
 from paceline.engine.rows import MemoryStats, StepSplit
 from paceline.errors import PacelineError
+from simulator.virtual.computing import one_thread
 from simulator.virtual.metering import Fill, StepMeter
-from simulator.virtual.real_target import RealTarget, one_thread
+from simulator.virtual.real_target import RealTarget
 
 
 class RealModel:

@@ -1,29 +1,23 @@
 """A real model as the target of a simulated world: what it is, and its plain decoding.
 
-A world computes where a real program would hand work to a thread: in the loop's own thread, at the moment of the call, and
-lets virtual time pass for it. PyTorch is held to one thread meanwhile, so that sums are added in one order everywhere.
+What it computes is in `simulator.virtual.computing`, which is imported when it is needed: PyTorch takes seconds.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
-from paceline.engine.engine import Engine
-from paceline.engine.loading import load_model, load_tokenizer, resolve
-from paceline.engine.rows import EngineSettings, RowGroup
+from paceline.engine.rows import EngineSettings
 from paceline.engine.tokenizer import Tokenizer
 from paceline.messages import ModelIdentity
-from paceline.sampling.coupled import Sampler
 from paceline.sampling.settings import SamplingSettings
-from paceline.tokens import Position, TokenId
+from paceline.tokens import TokenId
 from simulator.virtual.target import GREEDY
 
-MOST_LOADED = 4
-"""Models that a process keeps; loading one takes up to seconds."""
+if TYPE_CHECKING:
+    from paceline.engine.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,49 +62,13 @@ class RealTarget:
         self, text: Sequence[TokenId], count: int, *, sampling: SamplingSettings = GREEDY
     ) -> tuple[TokenId, ...]:
         """See `Target`: one row and one draw after the other, without a session."""
+        from simulator.virtual.computing import run  # noqa: PLC0415 - PyTorch
+
         engine, tokenizer = self._loaded
-        end = min(len(text) + count, engine.identity.context_length)
-        sampler = Sampler(
-            sampling,
-            vocabulary_size=engine.identity.vocabulary_size,
-            device=engine.device,
-        )
-        grown, fresh = list(text), tuple(text)
-        with one_thread(), torch.inference_mode():
-            sequence = engine.open(max_length=end, max_pending=0)
-            try:
-                while len(grown) < end:
-                    group = RowGroup(sequence=sequence, tokens=fresh, logits="last", commit=True)
-                    logits = engine.forward([group]).of(0)[0]
-                    token = sampler.draw(logits, position=Position(len(grown)))
-                    sampler.append_output((token,))
-                    grown.append(token)
-                    fresh = (token,)
-                    if token in tokenizer.stop_tokens:
-                        break
-            finally:
-                engine.close(sequence)
-        return tuple(grown[len(text) :])
+        return run(engine, tokenizer, tuple(text), count=count, sampling=sampling)
 
     @property
     def _loaded(self) -> tuple[Engine, Tokenizer]:
-        return _load(self.model)
+        from simulator.virtual.computing import load  # noqa: PLC0415 - PyTorch
 
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let PyTorch compute on one thread, whatever it was set to."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@lru_cache(maxsize=MOST_LOADED)
-def _load(model: str) -> tuple[Engine, Tokenizer]:
-    source = resolve(model)
-    with one_thread():
-        tokenizer = load_tokenizer(source)
-        return load_model(source, dtype="float32", tokenizer=tokenizer), tokenizer
+        return load(self.model)

@@ -10,11 +10,11 @@ from harness.models import llama_config, save_tiny, tiny_model, tiny_tokenizer
 from paceline.tokens import TokenId
 from simulator.cost import StepCost
 from simulator.notation import parse_network
+from simulator.virtual.draft import RealDraftSettings
 from simulator.virtual.edge import EdgeSettings, Request
 from simulator.virtual.events import EventLog
 from simulator.virtual.faults import drawn
 from simulator.virtual.model import ModelSettings
-from simulator.virtual.real_draft import RealDraftSettings
 from simulator.virtual.real_target import RealTarget
 from simulator.virtual.trouble import make_trouble
 from simulator.virtual.verifier import VerifierSettings

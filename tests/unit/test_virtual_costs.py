@@ -11,11 +11,10 @@ from simulator.acceptance.recordings import FOLDER, recorded_costs, recorded_tra
 from simulator.cost import Work
 from simulator.notation import parse_network
 from simulator.virtual.costs import with_costs
-from simulator.virtual.draft import DraftSettings, SimulatedDrafter
+from simulator.virtual.draft import DraftSettings, RealDraftSettings, SimulatedDrafter
 from simulator.virtual.edge import EdgeSettings, Request
 from simulator.virtual.events import EventLog
 from simulator.virtual.machine import Occupation
-from simulator.virtual.real_draft import RealDraftSettings
 from simulator.virtual.target import ToyTarget
 from simulator.virtual.verifier import VerifierSettings
 from simulator.virtual.world import WorldSettings, run

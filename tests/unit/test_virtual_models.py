@@ -13,13 +13,13 @@ from paceline.errors import ConfigError, IncompatibleError
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import TokenId
 from simulator.cost import StepCost
-from simulator.virtual.draft import DraftSettings
+from simulator.virtual.draft import DraftSettings, RealDraftSettings
 from simulator.virtual.edge import EdgeSettings, Request
 from simulator.virtual.events import EventLog
 from simulator.virtual.machine import Occupation
 from simulator.virtual.model import ModelSettings
 from simulator.virtual.parts import make_drafter
-from simulator.virtual.real_draft import RealDrafter, RealDraftSettings
+from simulator.virtual.real_draft import RealDrafter
 from simulator.virtual.real_target import RealTarget
 from simulator.virtual.target import GREEDY, ToyTarget
 from simulator.virtual.verifier import VerifierSettings
