@@ -189,7 +189,8 @@ class AdaptedDrawing(Drawing):
     ) -> list[Ranking]:
         if self._is_plain or logits.hidden is None:
             return super()._rankings(logits, rows, lengths, k=k)
-        hidden_RH = logits.hidden[rows]
+        is_all = len(rows) == len(logits.hidden)
+        hidden_RH = logits.hidden if is_all and rows[0] == 0 else logits.hidden[rows]
         adapter = self._experience.adapter or self._experience.made(
             self._known_tokens(logits), width=hidden_RH.shape[1]
         )
@@ -201,14 +202,16 @@ class AdaptedDrawing(Drawing):
         more_RM = adapter.corrections(features_RF).to(device)
         columns_M = adapter.columns_M.to(device)
         is_open = self._gate.is_open
-        used_RW = plain_RW.index_add(1, columns_M, more_RM) if is_open else plain_RW
         ranker = self._row_ranker(logits)
         positions = [Position(one) for one in lengths]
-        ranked = ranker.rank(used_RW, positions=positions, k=max(k, CANDIDATES))
+        own_RM = plain_RW.index_select(1, columns_M)
+        if is_open:
+            plain_RW.index_add_(1, columns_M, more_RM)
+        ranked = ranker.rank(plain_RW, positions=positions, k=max(k, CANDIDATES))
+        if is_open:  # what was there is put back: a copy of all logits would take longer
+            plain_RW.index_copy_(1, columns_M, own_RM)
         # What the other would have said: the best without a row is the same for both, of those with a row all are looked at.
-        other_RM = plain_RW[:, columns_M]
-        if not is_open:
-            other_RM = other_RM + more_RM
+        other_RM = own_RM if is_open else own_RM + more_RM
         noise_RM = ranker.noise(positions, columns_M)
         best = (other_RM if noise_RM is None else other_RM + noise_RM).topk(RIVALS)
         rivals = [
