@@ -62,8 +62,10 @@ class HierarchyDraft:
         self._has_begun = False
         stages: list[_Helper | _Looking] = []
         for index, draft in enumerate(drafts):
-            kind = _Looking if isinstance(draft, ModelDraft) else _Helper
-            stages.append(kind(draft, index, tuple(stages), book, clock))
+            if isinstance(draft, ModelDraft):
+                stages.append(_Looking(draft, index, below=tuple(stages), book=book, clock=clock))
+            else:
+                stages.append(_Helper(draft, index, book=book, clock=clock))
         last = stages[-1]
         assert isinstance(last, _Looking)
         self._last = last
@@ -100,15 +102,7 @@ class HierarchyDraft:
 class _Helper:
     """A drafter that looks at nobody's tokens."""
 
-    def __init__(
-        self,
-        draft: Draft,
-        index: int,
-        below: tuple[_Helper | _Looking, ...],
-        book: ChainBook,
-        clock: Clock,
-    ) -> None:
-        del below
+    def __init__(self, draft: Draft, index: int, *, book: ChainBook, clock: Clock) -> None:
         self._draft = draft
         self._index = index
         self._book = book
@@ -129,13 +123,13 @@ class _Looking:
 
     def __init__(
         self,
-        draft: Draft,
+        draft: ModelDraft,
         index: int,
+        *,
         below: tuple[_Helper | _Looking, ...],
         book: ChainBook,
         clock: Clock,
     ) -> None:
-        assert isinstance(draft, ModelDraft)
         self._draft = draft
         self._index = index
         self._below = below
