@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
+from paceline.session.cloud import CloudSession
 from paceline.session.table import CloudState, EdgeState
 from simulator.virtual.edge import SimulatedEdge
 from simulator.virtual.faults import FaultKind
@@ -15,7 +16,19 @@ EDGE_STATES = (
     *(f"edge {state}" for state in EdgeState if state not in {EdgeState.DONE, EdgeState.FAILED}),
 )
 CLOUD_STATES = tuple(f"cloud {state}" for state in CloudState if state is not CloudState.CLOSED)
-STATES = (*EDGE_STATES, *CLOUD_STATES)
+BRANCHES = "cloud branches"
+"""Guesses that exclude each other are at the verifier for one position, and wait to be verified."""
+
+STATES = (*EDGE_STATES, *CLOUD_STATES, BRANCHES)
+
+_MOST = 64
+"""Guesses of a session that are looked at."""
+
+
+def _has_branches(session: CloudSession) -> bool:
+    """Return whether two of a session's guesses are for one position."""
+    parents = session.offer(_MOST).parents
+    return len(set(parents)) < len(parents)
 
 
 class Coverage:
@@ -30,7 +43,10 @@ class Coverage:
         for state in states or (NO_SESSION,):
             self.counts[kind, f"edge {state}" if states else NO_SESSION] += 1
         for entry in verifier.core.registry.entries if verifier.core else ():
-            self.counts[kind, f"cloud {entry.session.state}"] += 1
+            session = entry.session
+            self.counts[kind, f"cloud {session.state}"] += 1
+            if session.has_drafts and _has_branches(session):
+                self.counts[kind, BRANCHES] += 1
 
     def add(self, counts: Mapping[tuple[str, str], int]) -> None:
         """Take what another one counted."""

@@ -24,6 +24,7 @@ from simulator.link import LinkSettings
 from simulator.network import NetworkSettings
 from simulator.virtual.draft import DraftSettings
 from simulator.virtual.drawn_pipelines import with_pipelines
+from simulator.virtual.drawn_trees import with_trees
 from simulator.virtual.edge import EdgeSettings, Request
 from simulator.virtual.model import ModelSettings
 from simulator.virtual.mqtt.house import BrokerSettings
@@ -105,6 +106,7 @@ _CONTROL_KINDS = tuple(kind for kind in FaultKind if kind in CONTROL)
 _CONTROL_SEED = 0xC0
 _RACE_SEED = 0xAC
 _PIPELINE_SEED = 0x9B
+_TREE_SEED = 0x7E
 _BREAKS = frozenset({FaultKind.CUT, FaultKind.HALF_OPEN, FaultKind.KILL_VERIFIER})
 """What ends streams at once: soon after it sessions come back."""
 
@@ -206,6 +208,7 @@ def drawn(seed: int) -> Schedule:
             faults.append(_control_fault(dice, faults, until_s=until_s))
     verifiers = _racing(default_rng((seed, _RACE_SEED)), world.verifiers)
     edges = with_pipelines(default_rng((seed, _PIPELINE_SEED)), world.edges)
+    edges = with_trees(default_rng((seed, _TREE_SEED)), edges)
     world = replace(world, verifiers=verifiers, edges=edges)
     return Schedule(seed=seed, world=world, faults=tuple(faults))
 

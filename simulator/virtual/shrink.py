@@ -3,9 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from edge.steering import LengthPolicy
 from paceline.client.settings import ConnectionSettings, DraftingSettings
+from paceline.session.growth import Growth
 from simulator.network import NetworkSettings
+from simulator.virtual.draft import DraftSettings
+from simulator.virtual.edge import EdgeSettings
 from simulator.virtual.faults import CONTROL, Schedule
+from simulator.virtual.ranked_draft import RankedDraft
 from simulator.virtual.verifier import VerifierSettings
 
 MAX_TRIALS = 400
@@ -64,7 +69,9 @@ def _simpler_worlds(schedule: Schedule) -> Iterator[Schedule]:
         {"network": NetworkSettings(name="drawn")},
         {"verifiers": tuple(replace(one, sessions=usual.sessions) for one in world.verifiers)},
         {"verifiers": tuple(replace(one, scheduler=usual.scheduler) for one in world.verifiers)},
-        {"edges": tuple(replace(one, draft=None) for one in world.edges)},
+        {"edges": tuple(replace(one, draft=None, make_drafter=None) for one in world.edges)},
+        {"edges": tuple(_with_chain(one) for one in world.edges)},
+        {"edges": tuple(_with_usual_tree(one) for one in world.edges)},
         {"edges": tuple(replace(one, drafting=DraftingSettings()) for one in world.edges)},
         {
             "edges": tuple(
@@ -77,3 +84,25 @@ def _simpler_worlds(schedule: Schedule) -> Iterator[Schedule]:
         simpler = replace(world, **change)  # type: ignore[arg-type]
         if simpler != world:
             yield replace(schedule, world=simpler)
+
+
+def _with_chain(edge: EdgeSettings) -> EdgeSettings:
+    """Return the edge with a chain in place of its tree, if it has one."""
+    if edge.make_drafter is None:
+        return edge
+    is_steered = edge.length_policy is not LengthPolicy.FIXED
+    return replace(
+        edge,
+        draft=DraftSettings(),
+        make_drafter=None,
+        drafting=replace(edge.drafting, growth=None),
+        length_policy=LengthPolicy.CLOSED_FORM if is_steered else LengthPolicy.FIXED,
+    )
+
+
+def _with_usual_tree(edge: EdgeSettings) -> EdgeSettings:
+    if edge.drafting.growth is None:
+        return edge
+    return replace(
+        edge, make_drafter=RankedDraft(), drafting=replace(edge.drafting, growth=Growth())
+    )

@@ -17,6 +17,8 @@ from paceline.mqtt.backoff import Backoff
 from paceline.mqtt.outbox import Outbox as ControlOutbox
 from paceline.session import CloudSession, EdgeSession
 from paceline.session.events import Attach, LinkUp, Send, StartLease
+from paceline.session.growth import Frontier
+from paceline.session.tree import Node
 from paceline.tokens import Position, TokenId
 from simulator.simulate import simulate
 from simulator.virtual.campaign import campaign, explained, limited, quiet
@@ -188,7 +190,19 @@ def _loses_heart_at_the_broker(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Backoff, "next_s", wrong)
 
 
+def _hangs_guesses_below_what_is_contradicted(patch: pytest.MonkeyPatch) -> None:
+    """An edge keeps the branches that a commit has contradicted as places where a tree may grow."""
+    advance = Frontier.advance
+
+    def wrong(self: Frontier, root: Node, dropped: Any, *, now_s: float = 0.0) -> None:
+        advance(self, root, (), now_s=now_s)
+
+    patch.setattr(Frontier, "advance", wrong)
+
+
 CONTROL_PLANTED = (_tells_the_broker_nothing_again, _loses_heart_at_the_broker)
+
+TREE_PLANTED = (_hangs_guesses_below_what_is_contradicted,)
 
 PLANTED: tuple[Plant, ...] = (
     _resumes_one_token_late,
@@ -207,13 +221,17 @@ def _found(patch: pytest.MonkeyPatch, plant: Plant) -> Schedule | None:
     schedules: Iterable[Schedule] = map(drawn, range(MOST))
     if plant in CONTROL_PLANTED:  # the others would find nothing, and take their time
         schedules = (one for one in schedules if one.world.orchestrator is not None)
+    elif plant in TREE_PLANTED:
+        schedules = (one for one in schedules if any(e.make_drafter for e in one.world.edges))
     with quiet():
         return next((one for one in schedules if tried(one).wrongs), None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "plant", [*PLANTED, *CONTROL_PLANTED], ids=lambda plant: plant.__name__.strip("_")
+    "plant",
+    [*PLANTED, *CONTROL_PLANTED, *TREE_PLANTED],
+    ids=lambda plant: plant.__name__.strip("_"),
 )
 def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _found(monkeypatch, plant) is not None
