@@ -35,6 +35,8 @@ HIERARCHY = "hierarchy:"
 TREE = "tree:"
 BLOCK = "block:"
 ADAPT = "adapt:"
+TREES = (TREE, ADAPT + TREE)
+"""How words for drafters of trees begin."""
 LLAMA = "llama:"
 _CHEAP = (LOOKUP, SUFFIX)
 """What needs no model, and so may come first in a combination."""

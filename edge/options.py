@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from edge.draft_spec import TREE
+from edge.draft_spec import TREES
 from edge.steering import LengthPolicy
 from paceline.client.settings import ConnectionSettings, DraftingSettings
 from paceline.control.marginal import BYTE_S
@@ -57,7 +57,7 @@ _MODEL_OPTIONS = (
         metavar="NAME",
         help="What guesses here: lookup or suffix (find repetitions, need no weights), none, a model like --target, "
         "low-bit:4/64 or early-exit:20 (made of --target), text:MODEL (any tokenizer), suffix+MODEL (both), tree:MODEL (a "
-        "tree of guesses), llama:FILE (a GGUF file, without PyTorch); see docs/drafters.md.",
+        "tree of guesses), adapt:tree:MODEL (one that learns from what is committed), llama:FILE (a GGUF file, without PyTorch); see docs/drafters.md.",
     ),
     click.option(
         "--draft-length",
@@ -289,7 +289,7 @@ def _drafting(values: Mapping[str, Any]) -> DraftingSettings:
 
 
 def _sends_tree(values: Mapping[str, Any]) -> bool:
-    is_tree = str(values["draft"]).startswith(TREE)
+    is_tree = str(values["draft"]).startswith(TREES)
     return is_tree and PipelineName(values["pipeline"]).sends_trees
 
 

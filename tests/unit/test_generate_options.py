@@ -115,6 +115,7 @@ def settings_of(arguments: str) -> DraftingSettings:
     [
         ("", "tree-stream", 0, 8, False),
         ("--draft tree:low-bit:4/64", "tree-stream", 0, 32, True),
+        ("--draft adapt:tree:low-bit:4/64", "tree-stream", 0, 32, True),
         ("--draft tree:low-bit:4/64 --patience 0.25", "tree-stream", 250, 32, True),
         ("--pipeline stop-and-wait", "stop-and-wait", 2000, 4, False),
         ("--pipeline stop-and-wait --draft tree:low-bit:4/64", "stop-and-wait", 2000, 4, False),
