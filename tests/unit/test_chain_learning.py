@@ -103,6 +103,7 @@ def test_who_seldom_has_something_is_still_asked_for_much() -> None:
     assert world.best_s() < 0.6
 
 
+@pytest.mark.slow
 def test_three_drafters_find_their_chain() -> None:
     handovers = {
         (0, 1): Handover(acceptance=0.7),

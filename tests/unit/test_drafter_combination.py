@@ -198,6 +198,7 @@ class Ticking:
         return self._now_s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", [Stopped(), Ticking(), None])
 def test_a_chain_of_drafters_guesses_what_the_last_would_alone(clock: Clock | None) -> None:
     for sampling in (GREEDY, NOISY):
@@ -213,6 +214,7 @@ def test_a_chain_of_drafters_guesses_what_the_last_would_alone(clock: Clock | No
         draft.close()
 
 
+@pytest.mark.slow
 def test_a_helper_that_costs_more_than_it_brings_is_hardly_asked() -> None:
     helper = Scripted("wrong", 3, 0.5)
     drafter = HierarchyDrafter([helper], _model(), clock=Ticking())

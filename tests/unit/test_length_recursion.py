@@ -39,6 +39,7 @@ def chain_time_s(
     return time_s
 
 
+@pytest.mark.slow
 @given(data=st.data(), count=st.integers(1, 4))
 def test_no_chain_is_faster(data: st.DataObject, count: int) -> None:
     costs = data.draw(st.lists(COSTS, min_size=count, max_size=count))
