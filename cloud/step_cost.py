@@ -45,7 +45,9 @@ DOUBT_BEYOND = 3.0
 """Errors beyond so many usual ones count less."""
 
 SOLVED_ALL = 8
-"""After so many steps the sums are solved after every fourth only: a hundred are remembered, and one changes little."""
+"""So many steps are learned from at once, those after them SOLVED_EACH at a time: a hundred are remembered, and one changes little."""
+
+SOLVED_EACH = 4
 
 _LEARNING = 0.1
 _ERROR_LEAST = 0.005
@@ -132,6 +134,11 @@ class StepCosts:
     per_attended_s: float = 0.0
     """For each pair of a row and a committed token that it attends to."""
 
+    @classmethod
+    def of(cls, coefficients: Sequence[float]) -> "StepCosts":
+        """Return them from numbers in the order of the fields."""
+        return cls(**dict(zip(cls.__slots__, coefficients, strict=True)))
+
     def seconds(self, work: StepWork) -> float:
         """Return what a step takes."""
         return (
@@ -160,6 +167,9 @@ class StepCostFit:
         self._moments: _Array = np.zeros((count, count))
         self._sums: _Array = np.zeros(count)
         self._spread: _Array = np.zeros((count, count))
+        self._coefficients: _Array = np.zeros(count)
+        self._recent: list[tuple[float, ...]] = []
+        """Steps to learn from: what they computed, and the seconds they took."""
         self._usual_error = _ERROR_FIRST
         self._costs: StepCosts | None = None
         self._num_steps = 0
@@ -173,29 +183,46 @@ class StepCostFit:
         """Take a step; one that took no time, or computed nothing, tells nothing."""
         if took_s <= 0.0 or work.num_sessions == 0:
             return
+        self._recent.append((1.0, *work.terms, took_s))
+        self._num_steps += 1
+        if self._num_steps <= SOLVED_ALL or len(self._recent) == SOLVED_EACH:
+            self._take()
+
+    def _take(self) -> None:
+        """Learn from the recent steps."""
+        recent = np.array(self._recent)
+        self._recent.clear()
+        work, took_s = recent[:, :-1], recent[:, -1]
         predicted_s = took_s
         if self._costs is not None:
-            predicted_s = max(self._costs.seconds(work), took_s * _PREDICTED_LEAST)
+            predicted_s = np.maximum(work @ self._coefficients, took_s * _PREDICTED_LEAST)
         # In parts of what is predicted: a step of one row tells as much as one of a hundred.
-        terms = np.array((1.0, *work.terms)) / predicted_s
-        measured = took_s / predicted_s
-        error = abs(measured - 1.0)
-        unknown = USUAL_ERROR**2 * float(terms @ self._spread @ terms)
+        terms, measured = work / predicted_s[:, None], took_s / predicted_s
+        unknown = USUAL_ERROR**2 * ((terms @ self._spread) * terms).sum(axis=1)
+        pairs = zip(np.abs(measured - 1.0).tolist(), unknown.tolist(), strict=True)
+        weights = np.array([self._weight(error, unsure) for error, unsure in pairs])
+        weights *= FADE ** np.arange(len(weights) - 1, -1, -1)
+        faded = FADE ** len(weights)
+        self._moments = self._moments * faded + (weights[:, None] * terms).T @ terms
+        self._sums = self._sums * faded + (weights * measured) @ terms
+        self._coefficients, self._spread = _solved(self._moments, self._sums)
+        self._costs = StepCosts.of(self._coefficients.tolist())
+
+    def _weight(self, error: float, unknown: float) -> float:
+        """Return what a step counts, and learn what errors are usual.
+
+        Args:
+            error: of the prediction, as a part of it.
+            unknown: variance of it that comes from not knowing the coefficients.
+        """
         limit = DOUBT_BEYOND * (self._usual_error**2 + unknown) ** 0.5
-        weight = min(1.0, limit / error) if error > 0.0 else 1.0
         usual = min(error, DOUBT_BEYOND * self._usual_error)
         learned = self._usual_error + _LEARNING * (usual - self._usual_error)
         self._usual_error = max(_ERROR_LEAST, learned)
-        self._moments *= FADE
-        self._moments += (weight * terms)[:, None] * terms
-        self._sums *= FADE
-        self._sums += weight * measured * terms
-        self._num_steps += 1
-        if self._num_steps <= SOLVED_ALL or self._num_steps % 4 == 0:
-            self._costs, self._spread = _solved(self._moments, self._sums)
+        return min(1.0, limit / error) if error > 0.0 else 1.0
 
 
-def _solved(moments: _Array, sums: _Array) -> tuple[StepCosts, _Array]:
+def _solved(moments: _Array, sums: _Array) -> tuple[_Array, _Array]:
     """Return the likeliest coefficients, none below 0, from sums over steps and the prior; and how unsure they are.
 
     That is their covariance as a multiple of the variance of an error.
@@ -211,13 +238,4 @@ def _solved(moments: _Array, sums: _Array) -> tuple[StepCosts, _Array]:
         used.remove(int(found.argmin()))
         found = np.zeros(len(prior))
         found[used] = np.linalg.solve(matrix[np.ix_(used, used)], goal[used])
-    fixed, session, row, prefill, context, attended = found.tolist()
-    costs = StepCosts(
-        fixed_s=fixed,
-        per_session_s=session,
-        per_row_s=row,
-        per_prefill_row_s=prefill,
-        per_context_token_s=context,
-        per_attended_s=attended,
-    )
-    return costs, np.asarray(solved[:, 1:], dtype=np.float64)
+    return np.asarray(found, dtype=np.float64), np.asarray(solved[:, 1:], dtype=np.float64)

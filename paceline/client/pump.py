@@ -190,6 +190,7 @@ class _Holder:
     def __init__(self, drafter: Drafter) -> None:
         self._drafter = drafter
         self._draft: Draft | None = None
+        self._trees: TreeDraft | None = None
 
     def open(self, request: Open) -> None:
         self._draft = self._drafter.open(
@@ -197,6 +198,8 @@ class _Holder:
             max_tokens=request.max_tokens,
             sampling=request.sampling,
         )
+        # Looked at once: a protocol takes as long to look at as a message takes to send.
+        self._trees = self._draft if isinstance(self._draft, TreeDraft) else None
 
     def extend(
         self, text: Sequence[TokenId], limit: int, *, num_guessed: int
@@ -209,16 +212,16 @@ class _Holder:
 
     @property
     def has_trees(self) -> bool:
-        return isinstance(self._draft, TreeDraft)
+        return self._trees is not None
 
     def branch(
         self, text: Sequence[TokenId], request: GrowthRequest
     ) -> tuple[GrownLeaf, ...] | None:
         """Return guesses after each leaf, or None while there is more to prepare."""
-        assert isinstance(self._draft, TreeDraft), "looked at before"
-        if self._draft.prepare(text):
+        assert self._trees is not None, "looked at before"
+        if self._trees.prepare(text):
             return None
-        found = self._draft.branch(text, request.paths, width=request.width)
+        found = self._trees.branch(text, request.paths, width=request.width)
         return tuple(
             GrownLeaf(path=path, guesses=guesses)
             for path, guesses in zip(request.paths, found, strict=True)

@@ -69,6 +69,7 @@ class TreeStream:
             return  # a chain is in the tree as soon as it is drafted
         num_live = self._guesses.num_live
         self._guesses.promote(place.space)
-        left = replace(place, space=place.space - (self._guesses.num_live - num_live))
+        space = place.space - (self._guesses.num_live - num_live)
+        left = place if space == place.space else replace(place, space=space)
         # Whether more will come decides whether what there is may wait for it.
         self.growth_request(left)
