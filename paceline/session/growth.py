@@ -115,11 +115,7 @@ class Frontier:
         self, growth: Growth, *, deepest: int, stops: frozenset[TokenId], now_s: float = 0.0
     ) -> list[Node]:
         """Return the open leaves worth most, at most `growth.leaves`; a guess after one is at most `deepest` tokens deep."""
-        ends = (
-            node
-            for node in self._open
-            if (node is self._root or node.token not in stops) and depth_of(node) < deepest
-        )
+        ends = self._ends(deepest=deepest, stops=stops)
         pace = growth.pace
         if pace is None:
             return heapq.nlargest(growth.leaves, ends, key=self._logs.__getitem__)
@@ -129,6 +125,17 @@ class Frontier:
             growth.leaves,
             ends,
             key=lambda node: self._logs[node] + self._walk.loss(node, pace, at_s=there_s),
+        )
+
+    def has_any(self, *, deepest: int, stops: frozenset[TokenId]) -> bool:
+        """Whether there is an open leaf; arguments as of `best`."""
+        return any(True for _ in self._ends(deepest=deepest, stops=stops))
+
+    def _ends(self, *, deepest: int, stops: frozenset[TokenId]) -> Iterator[Node]:
+        return (
+            node
+            for node in self._open
+            if (node is self._root or node.token not in stops) and depth_of(node) < deepest
         )
 
     def grown(self, leaf: Node, guesses: Iterable[Guess], *, most: int | None = None) -> bool:

@@ -104,6 +104,11 @@ class Guesses:
             return None
         return GrowthRequest(position=position, paths=paths, width=self.growth.width)
 
+    def look(self, *, deepest: int) -> None:
+        """Note whether more is drafted; as `request`, without choosing."""
+        if self._frontier is not None:
+            self._is_growing = self._frontier.has_any(deepest=deepest, stops=self._stops)
+
     def pause(self) -> None:
         """Nothing more is drafted before the next commit: what there is must not wait for it."""
         self._is_growing = False

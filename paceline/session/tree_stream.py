@@ -1,7 +1,6 @@
 """The pipeline that holds nothing back: what is likely enough is sent as it is drafted, a tree or a chain."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from paceline.drafter import Guess
 from paceline.session.drafting import DraftRequest
@@ -69,7 +68,8 @@ class TreeStream:
             return  # a chain is in the tree as soon as it is drafted
         num_live = self._guesses.num_live
         self._guesses.promote(place.space)
-        space = place.space - (self._guesses.num_live - num_live)
-        left = place if space == place.space else replace(place, space=space)
         # Whether more will come decides whether what there is may wait for it.
-        self.growth_request(left)
+        if place.no_guess or place.space <= self._guesses.num_live - num_live:
+            self._guesses.pause()
+        else:
+            self._guesses.look(deepest=place.depth)
