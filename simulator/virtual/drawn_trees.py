@@ -17,7 +17,7 @@ from simulator.virtual.ranked_draft import RankedDraft
 SHARE = 0.55
 """Part of the edges that draft and stream whose drafts are trees."""
 
-CACHE_SHARE = 0.15
+CACHE_SHARE = 0.06
 """The same of those that cache outcomes, which send chains all the same. Of all edges together a third."""
 
 FAN_OUT = 3
