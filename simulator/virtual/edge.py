@@ -30,6 +30,7 @@ from simulator.virtual.draft import DraftSettings, SimulatedDrafter
 from simulator.virtual.events import Tell
 from simulator.virtual.machine import MachineClock, Occupation, VirtualThread
 from simulator.virtual.parts import AnyDraftSettings, AnyTarget, make_drafter
+from simulator.virtual.ranked_draft import RankedDrafter
 from simulator.virtual.seat import Seat, taking_part
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class SimulatedEdge:
         self._tell = tell
         self._task: asyncio.Task[None] | None = None
         self._running: Client | None = None
-        self._drafter: SimulatedDrafter | RealDrafter | None = None
+        self._drafter: SimulatedDrafter | RankedDrafter | RealDrafter | None = None
 
     @property
     def num_open_drafts(self) -> int:
@@ -298,6 +299,7 @@ class SimulatedEdge:
         self._drafter = None
         if settings.make_drafter is not None:
             drafter = settings.make_drafter(self._target, self.occupation)
+            self._drafter = drafter if isinstance(drafter, RankedDrafter) else None
         elif settings.draft is not None:
             drafter = self._drafter = make_drafter(
                 self._target,

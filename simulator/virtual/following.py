@@ -44,8 +44,11 @@ def _edge(fleet: Fleet, edge: SimulatedEdge) -> str:
         return f"{edge.name} holds policy {held}, expected {known.policy.revision}"
     drafting, first = pilot.client.drafting, pilot.client.verifiers[0]
     is_free = edge.settings.length_policy is not LengthPolicy.FIXED
-    if is_free and drafting.draft_length != known.policy.draft_length:
-        return f"{edge.name} drafts {drafting.draft_length} ahead, expected {known.policy.draft_length}"
+    expected = known.policy.draft_length
+    if drafting.growth is not None:  # a tree's depth is the edge's own, up to what it is told
+        expected = min(expected, edge.settings.drafting.draft_length)
+    if is_free and drafting.draft_length != expected:
+        return f"{edge.name} drafts {drafting.draft_length} ahead, expected {expected}"
     if known.policy.verifiers and str(first) != known.policy.verifiers[0]:
         return f"{edge.name} uses {first}, expected {known.policy.verifiers[0]}"
     return ""
