@@ -11,6 +11,7 @@ block:MODEL                 a distilled draft with mask slots, several positions
 tree:MODEL                  a model with several guesses for each position, best first
 llama:FILE                  a GGUF file with the target's vocabulary, computed by llama.cpp; also tree:llama:FILE
 adapt:MODEL                 a model that learns from what the target says; also adapt:tree:MODEL
+suffix+tree:MODEL           the same, with what followed elsewhere in the text among the guesses
 lookup+X, suffix+X          X where the first is not sure enough; X may go on so
 """
 
@@ -35,7 +36,8 @@ HIERARCHY = "hierarchy:"
 TREE = "tree:"
 BLOCK = "block:"
 ADAPT = "adapt:"
-TREES = (TREE, ADAPT + TREE)
+SUFFIX_TREE = f"{SUFFIX}+{TREE}"
+TREES = (TREE, ADAPT + TREE, SUFFIX_TREE)
 """How words for drafters of trees begin."""
 LLAMA = "llama:"
 _CHEAP = (LOOKUP, SUFFIX)
@@ -116,6 +118,8 @@ class TreeSpec:
     """A model that drafts trees."""
 
     model: Spec
+    with_suffix: bool = False
+    """The suffix n-gram has its say in each guess."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +157,8 @@ def parse(text: str) -> Spec:
         return TreeSpec(model=_growing(text.removeprefix(TREE), text))
     if text.startswith(ADAPT + TREE):
         return AdaptSpec(model=TreeSpec(model=_drawing(text.removeprefix(ADAPT + TREE), text)))
+    if text.startswith(SUFFIX_TREE):
+        return TreeSpec(model=_drawing(text.removeprefix(SUFFIX_TREE), text), with_suffix=True)
     parts = _split(text)
     if len(parts) > 1:
         return CombinationSpec(parts=tuple(_single(part, text) for part in parts))

@@ -74,7 +74,7 @@ def _assemble_models(
         case AdaptSpec():
             return models.adaptive_drafter(spec, loading)
         case TreeSpec():
-            return models.tree_drafter(spec.model, loading)
+            return models.tree_drafter(spec, loading)
         case _:
             assert_never(spec)
 

@@ -37,12 +37,20 @@ class Continuity(SuffixDraft):
         Args:
             end: the last tokens of the text, guesses among them.
         """
+        return {
+            token: WEIGHT * log(chance / FLOOR)
+            for token, chance in self.chances(end).items()
+            if chance > FLOOR
+        }
+
+    def chances(self, end: Sequence[TokenId]) -> dict[TokenId, float]:
+        """Return the chance of each token that followed where a text ended like this; what is missing to 1 is that of all others.
+
+        Args:
+            end: as in `gains`.
+        """
         end = end[-LONGEST:]
         found = list(self._history.matches(end))
         if self._memory is not None:
             found.extend(self._memory.matches(end))
-        return {
-            token: WEIGHT * log(chance / FLOOR)
-            for token, chance in blended(found).items()
-            if chance > FLOOR
-        }
+        return blended(found)

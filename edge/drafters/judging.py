@@ -18,16 +18,18 @@ class Made:
     """Of the text that was committed when they were made."""
     path: tuple[TokenId, ...]
     guesses: tuple[Guess, ...]
+    kinds: tuple[int, ...] = ()
+    """Of each guess, whose chances it has; (): the first of all."""
 
 
 class Judge:
     """Learns from guesses once the text has gone on where they were made.
 
     Args:
-        scores: learn here.
+        scores: learn here, those of each kind of guess.
     """
 
-    def __init__(self, scores: NodeScores) -> None:
+    def __init__(self, *scores: NodeScores) -> None:
         self._scores = scores
         self._made: dict[int, list[Made]] = {}
         """By the position that they are guesses for."""
@@ -36,6 +38,13 @@ class Judge:
         """Remember guesses."""
         self._made.setdefault(made.length + len(made.path), []).append(made)
 
+    def calibrated(self, made: Made) -> tuple[Guess, ...]:
+        """Return guesses with the chance that those of their kind and rank have had."""
+        return tuple(
+            Guess(token=guess.token, chance=self._of(made, rank).chance(guess.chance, rank=rank))
+            for rank, guess in enumerate(made.guesses, start=1)
+        )
+
     def judge(self, text: Sequence[TokenId]) -> None:
         """Learn from all that a committed text decides."""
         for position in [at for at in self._made if at < len(text)]:
@@ -43,4 +52,8 @@ class Judge:
                 if tuple(text[made.length : position]) == made.path:
                     for rank, guess in enumerate(made.guesses, start=1):
                         right = guess.token == text[position]
-                        self._scores.observe(guess.chance, rank=rank, accepted=right)
+                        scores = self._of(made, rank)
+                        scores.observe(guess.chance, rank=rank, accepted=right)
+
+    def _of(self, made: Made, rank: int) -> NodeScores:
+        return self._scores[made.kinds[rank - 1] if made.kinds else 0]

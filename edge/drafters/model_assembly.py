@@ -26,6 +26,7 @@ from edge.drafters.hierarchy import HierarchyDrafter
 from edge.drafters.low_bit import low_bit_copy
 from edge.drafters.model import SETTINGS, ModelDrafter
 from edge.drafters.spoken import SpokenDrafter
+from edge.drafters.suffix_tree import SuffixTreeDrafter
 from edge.drafters.target_copy import load_copy
 from edge.drafters.tree import TreeDrafter
 from edge.drafters.words import Words
@@ -41,16 +42,17 @@ def hierarchy_drafter(
     return HierarchyDrafter(helpers, model_drafter(large, loading))
 
 
-def tree_drafter(spec: Spec, loading: DraftLoading) -> TreeDrafter:
+def tree_drafter(spec: TreeSpec, loading: DraftLoading) -> TreeDrafter:
     """Return a model that drafts trees."""
-    engine = model_drafter(spec, loading).engine
-    return TreeDrafter(engine, vocabulary_size=loading.tokenizer.vocabulary_size)
+    engine = model_drafter(spec.model, loading).engine
+    kind = SuffixTreeDrafter if spec.with_suffix else TreeDrafter
+    return kind(engine, vocabulary_size=loading.tokenizer.vocabulary_size)
 
 
 def adaptive_drafter(spec: AdaptSpec, loading: DraftLoading) -> AdaptiveDrafter:
     """Return a model, chain or tree, that learns from what the target says."""
     if isinstance(spec.model, TreeSpec):
-        return AdaptiveDrafter(tree_drafter(spec.model.model, loading))
+        return AdaptiveDrafter(tree_drafter(spec.model, loading))
     return AdaptiveDrafter(model_drafter(spec.model, loading))
 
 

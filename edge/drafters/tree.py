@@ -6,7 +6,7 @@ deep it hangs. A commit makes the rows of the committed guesses final and keeps 
 Tree attention: Miao et al., "SpecInfer" (arXiv 2305.09781), section 4.2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge.drafters.judging import Judge, Made
@@ -98,7 +98,6 @@ class TreeModelDraft(ModelDraft):
             vocabulary_size=vocabulary_size,
             max_pending=MAX_PENDING,
         )
-        self._scores = scores
         self._judge = Judge(scores)
         self._index: dict[tuple[int, TokenId], int] | None = None
         """Pending index by parent and token; None where the engine has to be asked."""
@@ -132,18 +131,26 @@ class TreeModelDraft(ModelDraft):
             logits = self._engine.forward([group])
             self._index = rows.index
             places = {leaf - rows.base: path for leaf, path in zip(leaves, usable, strict=True)}
-            ranked = self._drawing.ranked_leaves(logits, places, text, width=width)
             found = {}
-            for path, guesses in zip(usable, ranked, strict=True):
-                self._judge.note(Made(length=len(text), path=path, guesses=guesses))
-                found[path] = self._calibrated(guesses)
+            for made in self._made(logits, places, text, width=width):
+                self._judge.note(made)
+                found[made.path] = self._judge.calibrated(made)
         return tuple(found.get(tuple(path), ()) for path in paths)
 
-    def _calibrated(self, guesses: Sequence[Guess]) -> tuple[Guess, ...]:
-        return tuple(
-            Guess(token=guess.token, chance=self._scores.chance(guess.chance, rank=rank))
-            for rank, guess in enumerate(guesses, start=1)
-        )
+    def _made(
+        self,
+        logits: Logits,
+        places: Mapping[int, tuple[TokenId, ...]],
+        text: Sequence[TokenId],
+        *,
+        width: int,
+    ) -> list[Made]:
+        """Return guesses after the path of each row."""
+        ranked = self._drawing.ranked_leaves(logits, places, text, width=width)
+        return [
+            Made(length=len(text), path=path, guesses=guesses)
+            for path, guesses in zip(places.values(), ranked, strict=True)
+        ]
 
     def _settle(self, text: Sequence[TokenId]) -> None:
         """Let the cache hold the text but for a tail of a few tokens, and only rows that the text does not contradict."""

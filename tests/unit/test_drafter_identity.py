@@ -47,6 +47,7 @@ DRAFTS = (
     "lookup+text:{target}",
     "tree:{target}",
     "tree:early-exit:2",
+    "suffix+tree:early-exit:2",
 )
 
 

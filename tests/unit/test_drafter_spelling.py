@@ -51,6 +51,7 @@ LOOKUP, SUFFIX = TableSpec(name="lookup"), TableSpec(name="suffix")
         ("tree:block:m", TreeSpec(model=BlockSpec(model="m"))),
         ("suffix+block:m", CombinationSpec(parts=(SUFFIX, BlockSpec(model="m")))),
         ("tree:owner/m", TreeSpec(model=ModelSpec(model="owner/m"))),
+        ("suffix+tree:a+b", TreeSpec(model=ModelSpec(model="a+b"), with_suffix=True)),
         ("tree:low-bit:4/64", TreeSpec(model=LowBit(bits=4, group=64))),
         ("llama:a/b+c.gguf", LlamaSpec(file="a/b+c.gguf")),
         ("tree:llama:m.gguf", TreeSpec(model=LlamaSpec(file="m.gguf"))),
@@ -81,7 +82,7 @@ def test_spelling(text: str, spec: Spec) -> None:
 def test_what_loads_a_model_is_known_before() -> None:
     assert not needs_model(parse("suffix"))
     assert not needs_model(parse("lookup+suffix"))
-    for text in ("m", "low-bit:4/64", "suffix+m", "hierarchy:lookup+m", "tree:m", "llama:m"):
+    for text in ("m", "low-bit:4/64", "suffix+m", "hierarchy:lookup+m", "suffix+tree:m", "llama:m"):
         assert needs_model(parse(text))
 
 
@@ -123,7 +124,9 @@ def test_the_models_that_are_read_are_known_before() -> None:
             "hierarchy:suffix+llama:m",
             "llama:m draws no tokens of the target's vocabulary by itself",
         ),
-        ("suffix+tree:m", "names no drafter"),
+        ("suffix+tree:", "names no drafter"),
+        ("suffix+tree:llama:m", "llama:m draws no tokens of the target's vocabulary"),
+        ("lookup+tree:m", "names no drafter"),
         ("hierarchy:m", "expected hierarchy:SMALL[+]MODEL"),
         ("hierarchy:+m", "expected hierarchy:SMALL[+]MODEL"),
         ("hierarchy:suffix+", "expected hierarchy:SMALL[+]MODEL"),
