@@ -1,6 +1,6 @@
 """What it is worth that a tree's draft asks the suffix n-gram too: the shipped draft guesses along real answers, as one user's.
 
-    .venv/bin/python benchmarks/suffix_trees.py --cache FOLDER [--answers 12] [--output benchmarks/results/suffix_trees.json]
+    .venv/bin/python benchmarks/suffix_trees.py --cache FOLDER [--answers 12] [--of-worlds 12] [--output benchmarks/results/suffix_trees.json]
 
 FOLDER is that of benchmarks/adapter.py, which has the target's greedy answers to four kinds of prompts; the first of each are taken. The
 drafts are the real ones, with their passes:
@@ -152,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--answers", type=int, default=12)
-    parser.add_argument("--of-worlds", type=int, default=4, help="answers of each kind there")
+    parser.add_argument("--of-worlds", type=int, default=12, help="answers of each kind there")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -169,7 +169,8 @@ def main() -> None:
     print(json.dumps(end_to_end, indent=1))
     if arguments.output is not None:
         whole = {
-            "command": f"benchmarks/suffix_trees.py --cache FOLDER --answers {arguments.answers}",
+            "command": "benchmarks/suffix_trees.py --cache FOLDER "
+            f"--answers {arguments.answers} --of-worlds {arguments.of_worlds}",
             "machine": f"{platform.machine()}, 2 cores, shared; worlds in virtual time",
             "versions": {"python": platform.python_version(), "torch": version("torch")},
             "target": TARGET,

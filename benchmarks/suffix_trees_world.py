@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
+from math import log
 from typing import Any
 
 from adapter_memory import Answer
@@ -14,6 +16,7 @@ from edge.drafters.suffix_tree import SuffixTreeDrafter
 from edge.drafters.tree import TreeDrafter, TreeModelDraft
 from edge.steering import LengthPolicy
 from paceline.client import DraftingSettings
+from paceline.client.outcome import Statistics
 from paceline.drafter import Drafter, Guess
 from paceline.sampling.settings import SamplingSettings
 from paceline.session.growth import Growth
@@ -102,25 +105,41 @@ def worlds(model: ModelDrafter, answers: Sequence[Answer]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for rtt_ms in RTTS_MS:
         for racing in (RaceDrafting.OFF, RaceDrafting.SUFFIX):
-            speeds = {
-                name: tokens_per_s(model, answers, kind=kind, racing=racing, rtt_ms=rtt_ms)
+            told = {
+                name: asked_for(model, answers, kind=kind, racing=racing, rtt_ms=rtt_ms)
                 for name, kind in KINDS.items()
             }
             found[f"{rtt_ms} ms, --race-drafts {racing}"] = {
-                name: round(speed, 2) for name, speed in speeds.items()
+                **{name: round(tokens_per_s(one), 2) for name, one in told.items()},
+                "suffix+tree against tree": against(told["suffix+tree"], told["tree"]),
             }
     return found
 
 
-def tokens_per_s(
+def tokens_per_s(told: Sequence[Statistics]) -> float:
+    return sum(one.committed for one in told) / sum(one.duration_s for one in told)
+
+
+def against(these: Sequence[Statistics], those: Sequence[Statistics]) -> dict[str, float]:
+    """How many times as fast, of all together, and the standard error over answers of the mean of its logarithm."""
+    logs = [log(b.duration_s / a.duration_s) for a, b in zip(these, those, strict=True)]
+    error = statistics.stdev(logs) / len(logs) ** 0.5
+    return {
+        "speed": round(tokens_per_s(these) / tokens_per_s(those), 3),
+        "mean_log": round(statistics.mean(logs), 4),
+        "standard_error": round(error, 4),
+    }
+
+
+def asked_for(
     model: ModelDrafter,
     answers: Sequence[Answer],
     *,
     kind: type[TreeDrafter] | None,
     racing: RaceDrafting,
     rtt_ms: int,
-) -> float:
-    """Of one world."""
+) -> list[Statistics]:
+    """What became of each answer in one world."""
     texts = [
         Text(category="", prompt=one.prompt, answer=one.output[:MOST_TOKENS]) for one in answers
     ]
@@ -149,8 +168,7 @@ def tokens_per_s(
     (asked,) = run(settings, log=EventLog()).asked
     for one, text in zip(asked, texts, strict=True):
         assert tuple(one.pieces) == text.answer, "the text is another one"
-    told = [one.statistics for one in asked if one.statistics is not None]
-    return sum(one.committed for one in told) / sum(one.duration_s for one in told)
+    return [one.statistics for one in asked if one.statistics is not None]
 
 
 def _maker(
