@@ -135,7 +135,6 @@ def test_earlier_answers_are_remembered_and_freed_with_the_drafter(engine: Engin
     assert engine.memory.reserved == 0
 
 
-@pytest.mark.slow
 def test_it_takes_the_same_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same questions, about texts and trees that go many ways."""
     needed = []
