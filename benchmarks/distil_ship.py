@@ -23,9 +23,15 @@ MOST_BYTES = 30_000_000
 CATEGORIES = "| answers to | tokens | first | within 4 | at temperature 1, coupled |\n| --- | --- | --- | --- | --- |\n"
 
 
-def command(record: dict[str, Any]) -> str:
-    """What makes the same draft again from the same text."""
-    stage = record["training"]
+def commands(record: dict[str, Any]) -> list[str]:
+    """What makes the same draft again from the same text, one training after the other."""
+    stages = [record["training"]]
+    while (before := stages[0]["continue_from"]) is not None:
+        stages.insert(0, before)
+    return [_command(record, stage, number=number) for number, stage in enumerate(stages)]
+
+
+def _command(record: dict[str, Any], stage: dict[str, Any], *, number: int) -> str:
     settings = stage["training"]
     words = [
         "paceline",
@@ -44,6 +50,9 @@ def command(record: dict[str, Any]) -> str:
         str(record["text"]["scripts_per_shard"]),
     ]
     words += ["--outputs", str(stage["num_outputs"]), "--fit-tokens", str(stage["fit_tokens"])]
+    words += ["--student", f"step{number}"]
+    if number:
+        words += ["--only", "train", "--continue-from", f"FOLDER/draft-step{number - 1}"]
     words += ["--train-tokens", str(settings["num_tokens"]), "--rate", str(settings["rate"])]
     words += ["--batches-per-step", str(settings["batches_per_step"])]
     words += ["--bits", str(settings["bits"] or "none")]
@@ -74,6 +83,7 @@ def card(
     """The model card."""
     layers = ", ".join(map(str, record["layers"]))
     bits = record["training"]["training"]["bits"]
+    newline = "\n"
     return f"""# {name}
 
 A draft model for {record["target"]} (SmolLM2-135M-Instruct): guesses what it says next, for speculative decoding with Paceline.
@@ -92,12 +102,11 @@ Not a model to talk to. Use it with `--draft {name}`.
 Made by
 
 ```sh
-{command(record)}
+{newline.join(commands(record))}
 ```
 
-(and `--exclude` for each file of prompts that it is measured on), which writes more text than was there when this one was trained, and so gives a better draft: {text_tokens:,} tokens were, of which it saw
-{record["training"]["training"]["num_tokens"]:,}, some twenty minutes of training on a core shared with others. docs/distil.md tells where the
-time goes.
+(and `--exclude` for each file of prompts that it is measured on), which writes more text than was there when this one was trained, and so gives a better draft: {text_tokens:,} tokens were, each of which it
+saw about four times; some two hours of training on a core shared with others. docs/distil.md tells where the time goes.
 
 Target's token among the draft's guesses, on the target's answers to prompts that neither was trained on (`benchmarks/distil_eval.py`,
 packed draft):

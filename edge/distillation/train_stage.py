@@ -13,7 +13,7 @@ import torch
 from edge.distillation.block_student import BlockStudent
 from edge.distillation.block_training import BlockTrainer
 from edge.distillation.draft_folder import DraftRecord, save_draft
-from edge.distillation.draft_reading import SLOTS, read_trained
+from edge.distillation.draft_reading import SLOTS, check_draft, read_trained
 from edge.distillation.measure import Guesses, Tally
 from edge.distillation.packing import output_vocabulary
 from edge.distillation.progress import Progress
@@ -99,7 +99,7 @@ def train_draft(folder: Path, stage: TrainStage, *, progress: Progress) -> Path:
         layers=layers,
         head=stage.head,
         text=recipe,
-        training=_settings(stage, layers),
+        training=_history(stage, layers),
     )
     draft = draft_folder(folder, stage.name)
     save_draft(draft, student, source=source, record=record)
@@ -147,6 +147,12 @@ def _settings(stage: TrainStage, layers: Sequence[int]) -> dict[str, Any]:
     }
     # Left out where there are none, so that trainings from before there were blocks go on.
     return settings | ({"block": stage.block} if stage.block > 1 else {})
+
+
+def _history(stage: TrainStage, layers: Sequence[int]) -> dict[str, Any]:
+    """Return the settings, with those of the draft that it went on from in place of where that stood."""
+    before = None if stage.continue_from is None else check_draft(stage.continue_from)["training"]
+    return _settings(stage, layers) | {"continue_from": before}
 
 
 def _trainer(student: Student, settings: TrainSettings) -> Trainer:
