@@ -44,6 +44,7 @@ just pays hardly adds anything; one that just does not costs everybody."""
 
 
 NO_WORK = StepWork()
+"""Of a step that computes nothing."""
 
 
 class Schedule(StrEnum):

@@ -45,9 +45,11 @@ DOUBT_BEYOND = 3.0
 """Errors beyond so many usual ones count less."""
 
 SOLVED_ALL = 8
-"""So many steps are learned from at once, those after them SOLVED_EACH at a time: a hundred are remembered, and one changes little."""
+"""The first steps, so many, are learned from one by one, later ones SOLVED_EACH at a time: a hundred are remembered, and one changes
+little."""
 
 SOLVED_EACH = 4
+"""See SOLVED_ALL."""
 
 _LEARNING = 0.1
 _ERROR_LEAST = 0.005
@@ -200,7 +202,7 @@ class StepCostFit:
         terms, measured = work / predicted_s[:, None], took_s / predicted_s
         unknown = USUAL_ERROR**2 * ((terms @ self._spread) * terms).sum(axis=1)
         pairs = zip(np.abs(measured - 1.0).tolist(), unknown.tolist(), strict=True)
-        weights = np.array([self._weight(error, unsure) for error, unsure in pairs])
+        weights = np.array([self._weight(error, unknown=unsure) for error, unsure in pairs])
         weights *= FADE ** np.arange(len(weights) - 1, -1, -1)
         faded = FADE ** len(weights)
         self._moments = self._moments * faded + (weights[:, None] * terms).T @ terms
@@ -208,7 +210,7 @@ class StepCostFit:
         self._coefficients, self._spread = _solved(self._moments, self._sums)
         self._costs = StepCosts.of(self._coefficients.tolist())
 
-    def _weight(self, error: float, unknown: float) -> float:
+    def _weight(self, error: float, *, unknown: float) -> float:
         """Return what a step counts, and learn what errors are usual.
 
         Args:

@@ -166,7 +166,7 @@ class Stepper:
         return self._worker.step(orders, take_over), self._worker.views()
 
     async def _rest(self, wake_at_s: float | None) -> None:
-        """Prepare noise until there is work; then wait for it, or for the next deadline."""
+        """Prepare noise until there is work, while a session draws; then wait for it, or for the next deadline."""
         deadlines = [wake_at_s, self._registry.next_deadline_s]
         until_s = min((at_s for at_s in deadlines if at_s is not None), default=None)
         while self._workload.needs_noise and not self._registry.work.is_set():

@@ -308,7 +308,7 @@ class Engine:
         return len(moves)
 
     def _note_head(self, _: Any, inputs: tuple[Tensor, ...]) -> None:
-        self._hidden = inputs[0].flatten(0, -2)
+        self._hidden = inputs[0].flatten(0, -2) if inputs else None  # by keyword: not known
         self._head_start_ns = self._clock.now_ns()
 
     def _count(

@@ -195,9 +195,7 @@ class CloudSession:
         )
 
     def _logprobs_of(self, begin: int, end: int) -> tuple[TokenLogprobs, ...]:
-        if not self._logprobs:
-            return ()
-        positions = (Position(position) for position in range(begin, end))
+        positions = map(Position, range(begin, end) if self._logprobs else range(0))
         return tuple(self._logprobs[p] for p in positions if p in self._logprobs)
 
     # --- events

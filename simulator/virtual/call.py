@@ -17,6 +17,7 @@ from paceline.errors import LinkClosed, LinkTimeout, PacelineError
 from paceline.messages import CloudMessage, EdgeMessage
 from paceline.settings import Address
 from simulator.virtual.events import EventLog, Value, described
+from simulator.virtual.loop import RESOLUTION_S
 from simulator.virtual.wire import Mangling, Wire
 
 CAPACITY_BYTES = 65536
@@ -239,7 +240,8 @@ class VirtualLink:
         timer = loop.call_at(deadline_s, inbox.wake)
         try:
             while not inbox.payloads and self._call.status is None:
-                if loop.time() >= deadline_s:
+                # A timer may go off so much early, and this one goes off once.
+                if loop.time() + RESOLUTION_S > deadline_s:
                     raise self._silent("said")
                 await inbox.changed()
         finally:

@@ -35,7 +35,7 @@ from simulator.virtual.verifier import VerifierSettings
 from simulator.virtual.world import WorldSettings
 
 NUM_EDGES = NUM_VERIFIERS = 2
-NUM_TOKENS = 64
+NUM_TOKENS = (64, 32)  # of each edge's text: one ends while the other goes on
 MIN_FAULTS, MAX_FAULTS = 3, 8
 
 PATIENCE_S = 20.0
@@ -185,11 +185,11 @@ class Schedule:
 
 
 def drawn(seed: int) -> Schedule:
-    """Return the schedule of a seed: 2 edges, 2 verifiers, 64 tokens each, at least 3 faults; in some a control plane."""
+    """Return the schedule of a seed: 2 edges, 2 verifiers, texts of 64 and 32 tokens, at least 3 faults; in some a control plane."""
     dice = default_rng((seed, 0x5EED))
     world = _world(dice, seed)
     # Long enough for faults to meet the end of a text and what comes after it.
-    steps = world.verifiers[0].model.cost.fixed_s * NUM_TOKENS
+    steps = world.verifiers[0].model.cost.fixed_s * NUM_TOKENS[0]
     until_s = float(dice.choice((0.3, 0.8, 1.3))) * (steps + 4 * world.network.up.delay_s)
     num_faults = int(dice.integers(MIN_FAULTS, MAX_FAULTS + 1))
     faults: list[Fault] = []
@@ -264,7 +264,8 @@ def _aftershock(dice: Generator, fault: Fault, before: Fault) -> Fault:
 def _at_token(dice: Generator, fault: Fault) -> Fault:
     """Return it at a place in the text, often at its very end."""
     at_end = dice.random() < 0.6
-    tokens = NUM_TOKENS if at_end else int(dice.integers(1, NUM_TOKENS))
+    length = NUM_TOKENS[fault.edge]
+    tokens = length if at_end else int(dice.integers(1, length))
     soon_s = 0.0 if dice.random() < 0.5 else float(dice.exponential(0.02))
     return replace(fault, after_tokens=tokens, at_s=soon_s)
 
@@ -313,7 +314,7 @@ def _drawn_edge(dice: Generator, number: int) -> EdgeSettings:
         requests=(
             Request(
                 prompt=tuple(TokenId(1 + index % 4) for index in range(length)),
-                max_tokens=NUM_TOKENS,
+                max_tokens=NUM_TOKENS[number],
                 seed=number,
                 at_s=float(dice.choice((0.0, 0.05))),
             ),

@@ -71,14 +71,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._num_rounds = 0
         self._numbers = itertools.count(1)
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
-        self._num_timers = itertools.count()
+        self._timer_numbers = itertools.count()
         self._most_timers = LEAST_TIMERS
         """With more of them it is time to throw the cancelled ones away."""
         self.lost: list[Exception] = []
         """Errors that nobody took, of callbacks for example."""
-        # What asyncio.BaseEventLoop expects of those who derive from it.
-        self._selector = self
-        self._clock_resolution = RESOLUTION_S
         self.set_task_factory(_numbered)  # type: ignore[arg-type]
 
     def time(self) -> float:
@@ -106,7 +103,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._timers[:] = [one for one in self._timers if not one[2].cancelled()]
             heapq.heapify(self._timers)
             self._most_timers = 2 * len(self._timers) + LEAST_TIMERS
-        heapq.heappush(self._timers, (when, next(self._num_timers), timer))
+        heapq.heappush(self._timers, (when, next(self._timer_numbers), timer))
         return timer
 
     def call_soon(  # type: ignore[override]
@@ -139,17 +136,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         ready, timers = self._ready, self._timers  # type: ignore[attr-defined]
         while timers and timers[0][2].cancelled():
             heapq.heappop(timers)
-        if ready or self._stopping:  # type: ignore[attr-defined]
-            self._num_rounds += 1
-            if self._num_rounds > MAX_ROUNDS:
-                raise LivelockError(self._told(f"{MAX_ROUNDS} rounds passed in one instant"))
-        elif not timers:
+        is_idle = not (ready or self._stopping)  # type: ignore[attr-defined]
+        if is_idle and not timers:
             raise DeadlockError(self._told("every task waits for another one"))
-        elif timers[0][0] > self._now_s:
+        if is_idle and timers[0][0] > self._now_s:
             self._num_rounds = 0
             self._now_s = timers[0][0]
             if self._now_s > self._longest_s:
                 raise OverdueError(self._told(f"not over after {self._longest_s:g} s"))
+        else:
+            self._num_rounds += 1
+            if self._num_rounds > MAX_ROUNDS:
+                raise LivelockError(self._told(f"{MAX_ROUNDS} rounds passed in one instant"))
         until_s = self._now_s + RESOLUTION_S
         while timers and timers[0][0] < until_s:
             ready.append(heapq.heappop(timers)[2])
@@ -159,8 +157,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not handle.cancelled():
                 handle._run()  # noqa: SLF001 - as asyncio.BaseEventLoop does
 
-    def _process_events(self, event_list: Sequence[object]) -> None:
-        """Nothing comes from outside."""
+    def close(self) -> None:
+        """Also let go of timers, and with them of the world that they belong to."""
+        super().close()
+        self._timers.clear()
 
     def _write_to_self(self) -> None:
         """The loop never sleeps, so nothing need wake it."""

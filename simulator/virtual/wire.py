@@ -94,7 +94,7 @@ class Wire:
         self._is_shut = True
 
     def _out(self) -> None:
-        """Something has left the link model. Timers of one instant go off in any order; messages keep theirs."""
+        """Something has left the link model. Timers of nearly one instant go off by their time; messages keep their order."""
         if self._is_cut:
             return
         if self.way.is_passable:

@@ -41,7 +41,8 @@ def test_a_schedule_is_what_its_seed_says() -> None:
     for seed in range(200):
         schedule = drawn(seed)
         assert len(schedule.world.edges) == len(schedule.world.verifiers) == 2
-        assert all(e.requests[0].max_tokens == NUM_TOKENS for e in schedule.world.edges)
+        lengths = tuple(e.requests[0].max_tokens for e in schedule.world.edges)
+        assert lengths == NUM_TOKENS
         assert len(schedule.faults) >= MIN_FAULTS
         of_plane = {fault.kind for fault in schedule.faults} & CONTROL
         assert bool(of_plane) == (schedule.world.orchestrator is not None)
@@ -63,7 +64,7 @@ def test_the_same_schedule_gives_the_same_log() -> None:
 def test_nothing_is_lost_doubled_or_stuck() -> None:
     report = campaign(first=0, count=100, num_processes=1)
     assert not report.failures, [failure.wrongs for failure in report.failures]
-    assert report.num_tokens >= 100 * 2 * NUM_TOKENS
+    assert report.num_tokens >= 100 * sum(NUM_TOKENS)
     assert report.num_faults >= 100 * MIN_FAULTS
 
 
@@ -216,7 +217,7 @@ PLANTED: tuple[Plant, ...] = (
 )
 
 
-BEGINS = {_keeps_what_was_meant_for_another_stream: 400}
+BEGINS = {_keeps_what_was_meant_for_another_stream: 2000}
 """Where a thousand schedules begin for those that are found late, since each one that finds nothing takes its time; else at 0."""
 
 

@@ -118,3 +118,40 @@ def test_sets_of_tasks_have_the_order_in_which_they_were_made() -> None:
     first = run_virtually(main())
     assert first == run_virtually(main())
     assert sorted(first) == list(range(200))
+
+
+def test_timers_of_one_instant_go_off_in_the_order_in_which_they_were_asked_for() -> None:
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        seen: list[int] = []
+        timers = [loop.call_at(1.0, seen.append, number) for number in range(600)]
+        for timer in timers[::2]:
+            timer.cancel()
+        # Among so many the cancelled ones are thrown away while others are still asked for.
+        for number in range(600, 1200):
+            loop.call_at(1.0, seen.append, number)
+        await asyncio.sleep(2.0)
+        return seen
+
+    assert run_virtually(main()) == [*range(1, 600, 2), *range(600, 1200)]
+
+
+def test_a_cancelled_timer_is_nothing_to_wait_for() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(1.0, int).cancel()
+        await asyncio.Event().wait()
+
+    with pytest.raises(DeadlockError):
+        run_virtually(main())
+
+
+def test_timers_that_ask_for_themselves_at_once_go_in_circles() -> None:
+    def again() -> None:
+        asyncio.get_running_loop().call_later(0.0, again)
+
+    async def main() -> None:
+        again()
+        await asyncio.sleep(1.0)
+
+    with pytest.raises(LivelockError):
+        run_virtually(main())
