@@ -113,7 +113,7 @@ class BlockDraft(ModelDraft):
         sequence = self._sequence
         if sequence is not None and sequence.length >= len(sequence.prompt):
             return False
-        return super().prepare(text)
+        return self._continuity.prepare(text) or super().prepare(text)
 
     def guess(
         self, text: Sequence[TokenId], limit: int, *, num_guessed: int = 0
@@ -232,7 +232,8 @@ class BlockDraft(ModelDraft):
                 values = self._run_rows(rows, tail)
             for path, places in zip(paths[len(blocks) :], rows.ends, strict=False):
                 blocks.append(Block(base=(*text, *path), values=values[places]))
-        self._blocks.extend(blocks)
+        # One of a single position has said all that it knows.
+        self._blocks.extend(block for block in blocks if block.depth > 1)
         return blocks
 
     def _run_rows(self, rows: BlockRows, tail: Sequence[TokenId]) -> Tensor:

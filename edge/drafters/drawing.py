@@ -68,9 +68,9 @@ class Drawing:
         Raises:
             ModelError: the logits are not finite.
         """
-        del num_guessed  # of use for those who learn from what comes true
         if not can_rank(self._sampling):
             return self.drawn(logits.of(0)[-1], text)
+        self._forget_noise(len(text) - num_guessed)
         ranking = self._rankings(logits, [-1], [len(text)], k=1)[0]
         return Guess(token=ranking.tokens[0], chance=chance_of(ranking.margin))
 
@@ -98,6 +98,7 @@ class Drawing:
             return [
                 self.ranked(whole[row], (*text, *path), width=width) for row, path in leaves.items()
             ]
+        self._forget_noise(len(text))
         lengths = [len(text) + len(path) for path in leaves.values()]
         found = self._rankings(logits, list(leaves), lengths, k=width + 1)
         return [shares(one.tokens, one.scores, width=width) for one in found]
@@ -107,6 +108,11 @@ class Drawing:
     ) -> list[Ranking]:
         positions = [Position(one) for one in lengths]
         return self._row_ranker(logits).rank(self._wanted(logits, rows), positions=positions, k=k)
+
+    def _forget_noise(self, num_committed: int) -> None:
+        """Keep the noise of committed positions no longer: it would fill the memory for that of the next ones."""
+        if self._ranker is not None:
+            self._ranker.forget_before(Position(num_committed))
 
     def _row_ranker(self, logits: Logits) -> RowRanker:
         if self._ranker is None:

@@ -179,7 +179,7 @@ class _Looking:
                 offered = ()
         _catch_up(self._draft, text)
         started_s = self._clock.now_s()
-        guesses = self._looked_at(text, offered)
+        guesses = self._looked_at(text, offered, num_guessed=num_guessed)
         took_s = self._clock.now_s() - started_s
         self.num_passes += 1
         if rung is not None:
@@ -188,10 +188,12 @@ class _Looking:
         self._book.saw_pass(self._index, looked_at=len(offered), took_s=took_s)
         return guesses
 
-    def _looked_at(self, text: list[TokenId], offered: tuple[TokenId, ...]) -> list[Guess]:
+    def _looked_at(
+        self, text: list[TokenId], offered: tuple[TokenId, ...], *, num_guessed: int
+    ) -> list[Guess]:
         """Return what the model guesses where it agrees with what is offered, and one guess more."""
         if not offered:
-            return list(self._draft.guess(text, 1))
+            return list(self._draft.guess(text, 1, num_guessed=num_guessed))
         path = [*text, *offered]
         guesses: list[Guess] = []
         for index, logits in enumerate(self._draft.last_logits(path, 1 + len(offered))):

@@ -318,4 +318,7 @@ def _address(field: str, text: str) -> str:
 
 def _words(field: str, text: str, bound: int) -> str:
     """Return a text for people without what would steer the terminal that shows it."""
-    return "".join(c if c.isprintable() else "?" for c in short(field, text, bound))
+    short(field, text, bound)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "?" for c in text)

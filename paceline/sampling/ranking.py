@@ -53,6 +53,10 @@ class RowRanker:
             tokens=tokens_W,
         )
 
+    def forget_before(self, position: Position) -> None:
+        """Drop the noise of positions before this one: they are committed."""
+        self._noise.forget_before(position)
+
     def rank(self, logits_RW: Tensor, *, positions: Sequence[Position], k: int) -> list[Ranking]:
         """Return the k best candidates of each row; see `Sampler.rank`.
 

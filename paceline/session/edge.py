@@ -393,7 +393,5 @@ class EdgeSession:
         self._acknowledged = self.length
         self._idle_sent = idle = self._idle
         return Send(
-            message=Proposal(
-                base_position=self.length, tokens=tokens, parents=parents, idle=idle
-            )
+            message=Proposal(base_position=self.length, tokens=tokens, parents=parents, idle=idle)
         )

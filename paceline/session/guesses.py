@@ -106,8 +106,8 @@ class Guesses:
 
     def look(self, *, deepest: int) -> None:
         """Note whether more is drafted; as `request`, without choosing."""
-        if self._frontier is not None:
-            self._is_growing = self._frontier.has_any(deepest=deepest, stops=self._stops)
+        assert self._frontier is not None, "of a tree"
+        self._is_growing = self._frontier.has_any(deepest=deepest, stops=self._stops)
 
     def pause(self) -> None:
         """Nothing more is drafted before the next commit: what there is must not wait for it."""
@@ -136,9 +136,10 @@ class Guesses:
 
     def promote(self, most: int) -> None:
         """Take the likeliest guesses that wait into the tree, at most `most`, as far as they are likely enough."""
-        if self._frontier is not None and self.growth is not None:
-            for node in self._frontier.promoted(most, self.growth, now_s=self.now_s):
-                self._outbox.add(node)
+        assert self._frontier is not None, "of a tree"
+        assert self.growth is not None, "of a tree"
+        for node in self._frontier.promoted(most, self.growth, now_s=self.now_s):
+            self._outbox.add(node)
 
     def commit(self, token: TokenId) -> int:
         """The text goes on with `token`; return how many guesses were contradicted before they were sent."""

@@ -17,6 +17,8 @@ from edge.drafters import adapter, adapter_gate, adaptive, load_drafter
 from edge.drafters.adapter import CANDIDATES, Adapter, AdapterSettings, Lesson
 from edge.drafters.adapter_gate import Gate
 from edge.drafters.adaptive import LESSONS, RIVALS, AdaptiveDrafter, Experience
+from edge.drafters.hierarchy import HierarchyDrafter
+from edge.drafters.lookup import LookupDrafter
 from edge.drafters.model import ModelDraft, ModelDrafter
 from edge.drafters.tree import TreeDrafter, TreeModelDraft
 from paceline import Client
@@ -353,3 +355,19 @@ async def _check_texts(target: Path, spec: str, samplings: Sequence[SamplingSett
         await settled(verifier, engine)
     assert drafter.experience.adapter is not None
     assert drafter.experience.adapter.num_products > 0
+
+
+def test_what_a_hierarchy_guesses_is_not_taken_for_what_the_target_said(engine: Engine) -> None:
+    drafter = AdaptiveDrafter(ModelDrafter(engine, vocabulary_size=VOCABULARY_SIZE))
+    gate = drafter.experience.gates[True] = Recorder()
+    hierarchy = HierarchyDrafter([LookupDrafter(shortest=60)], drafter)  # type: ignore[arg-type]
+    draft = hierarchy.open(prompt_length=len(PROMPT), max_tokens=COUNT, sampling=GREEDY)
+    text = [*PROMPT]
+    for _ in range(2 * FIRST):
+        num_told = len(gate.told)
+        guessed = draft.extend(text, 4)
+        draft.extend([*text, *guessed], 4, num_guessed=len(guessed))
+        assert len(gate.told) <= num_told + 1  # of the one token that came last
+        text.append(guessed[0])
+    assert gate.told
+    assert all(plain for plain, _ in gate.told)

@@ -217,7 +217,7 @@ PLANTED: tuple[Plant, ...] = (
 )
 
 
-BEGINS = {_keeps_what_was_meant_for_another_stream: 2000}
+BEGINS: dict[Plant, int] = {_keeps_what_was_meant_for_another_stream: 2000}
 """Where a thousand schedules begin for those that are found late, since each one that finds nothing takes its time; else at 0."""
 
 
