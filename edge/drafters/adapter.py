@@ -9,7 +9,7 @@ descent on the cross entropy of a low-rank part of the output matrix, cut to the
 Features are hidden states made alike: those of one model point in nearly the same direction, and a few of their numbers are many times
 as large as all others. Without that, one lesson is about everything.
 
-Bounds: NUM_TOKENS rows whatever the vocabulary; a correction costs NUM_TOKENS products of a row, a lesson CANDIDATES + 1.
+Bounds: NUM_TOKENS rows whatever the vocabulary; a correction costs NUM_TOKENS products of a row, a lesson those of its candidates, twice.
 
 Small things are computed by numpy, whose calls cost a fourth of PyTorch's; large products by PyTorch, which knows how many threads it may
 use. A device holds nothing of it.

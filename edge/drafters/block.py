@@ -7,8 +7,9 @@ far in the block a guess stands says most of how good it is, so each depth has c
 
 Invariant: between two calls the cache holds text and no slot; slots are freed with the pass that ran them.
 
-Sources: Xia et al., "Speculative Decoding" (SpecDec, arXiv 2203.16487); "DART" (arXiv 2601.19278), whose search over the positions
-is that of the tree here (`paceline.session.growth`): best first, by the product of the chances on the way.
+Sources: Xia et al., "Speculative Decoding" (SpecDec, arXiv 2203.16487); "DART" (arXiv 2601.19278), whose n-gram term
+is used here. DART searches level by level with a beam; the tree here grows best first, by the product of the chances on the way
+(`paceline.session.growth`).
 """
 
 from __future__ import annotations
