@@ -21,6 +21,9 @@ from paceline.timeline.value import (
 ROUNDING_S = 1e-6
 """Times that are closer are the same: messages tell nanoseconds, and sums of them round."""
 
+TOUCH_S = 1e-9
+"""Times are told in whole nanoseconds: spans that overlap by less touch."""
+
 
 def timeline_of(facts: Facts, *, title: str, reference: Reference | None = None) -> Timeline:
     """Return the timeline of a session.
@@ -77,7 +80,9 @@ class _Builder:
         free: list[float] = []
         indices = []
         for span in spans:
-            row = next((i for i, end in enumerate(free) if end <= span.begin_s), len(free))
+            row = next(
+                (i for i, end in enumerate(free) if end <= span.begin_s + TOUCH_S), len(free)
+            )
             free[row : row + 1] = [span.end_s]
             indices.append(len(self.spans))
             self.spans.append(replace(span, row=row))

@@ -285,6 +285,7 @@ class TestApplication:
             with pytest.raises(RuntimeError):
                 await replica.check_health()
             # The next step finds out; with it ends all that the replica does.
+            replica._core.registry.closing.add(1)
             replica._core.registry.work.set()
             await asyncio.wait({replica._life}, timeout=10.0)
             with pytest.raises(RuntimeError, match="the verifier has ended"):
