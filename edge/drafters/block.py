@@ -106,6 +106,7 @@ class BlockDraft(ModelDraft):
         self._first_slot = first_slot
         self._blocks: list[Block] = []
         self._some: SomeTokens | None = None
+        self._committed: list[TokenId] = []
         self._chain: list[TokenId] = []
         """The text of the last chain and its guesses."""
 
@@ -123,18 +124,19 @@ class BlockDraft(ModelDraft):
         num_committed = len(text) - num_guessed
         self._learn(text[:num_committed])
         tokens, guesses = list(text), list[Guess]()
+        strays = self._strays(tokens)
         for _ in range(min(limit, self.room(text))):
             is_new = not guesses and num_guessed == 0
-            block = None if self._strays(tokens) else self._known_block(tokens, is_new=is_new)
+            block = None if strays else self._known_block(tokens, (), is_new=is_new)
             if block is None:
-                block = self._run_blocks(tokens, [()])[0]
+                block = self._run_blocks(tokens, [()], num_committed=num_committed)[()]
             (found,) = self._ranked([block], tokens, [()], width=1)
             made = Made(length=num_committed, path=tuple(tokens[num_committed:]), guesses=found[:1])
             guess = self._noted(block, made)[0]
             tokens.append(guess.token)
             guesses.append(guess)
-            self._chain = tokens
-        self._chain = list(tokens)
+            strays = False
+        self._chain = tokens
         return tuple(guesses)
 
     def branch(
@@ -148,18 +150,21 @@ class BlockDraft(ModelDraft):
         ]
         if not usable:
             return tuple(() for _ in paths)
-        blocks = {
-            path: self._known_block([*text, *path], is_new=not path)
-            for path in dict.fromkeys(usable)
+        known_blocks = {
+            path: self._known_block(text, path, is_new=not path) for path in dict.fromkeys(usable)
         }
-        missing = [path for path, block in blocks.items() if block is None]
-        if missing:
-            blocks.update(zip(missing, self._run_blocks(text, missing), strict=True))
+        missing = [path for path, block in known_blocks.items() if block is None]
+        run = self._run_blocks(text, missing, num_committed=len(text))
+        blocks = {
+            path: chosen
+            for path, block in known_blocks.items()
+            if (chosen := block or run.get(path)) is not None
+        }
+        if not blocks:
+            return tuple(() for _ in paths)
         found = {}
-        chosen = [block for block in blocks.values() if block is not None]
-        ranked = self._ranked(chosen, text, list(blocks), width=width)
+        ranked = self._ranked(list(blocks.values()), text, list(blocks), width=width)
         for (path, block), guesses in zip(blocks.items(), ranked, strict=True):
-            assert block is not None, "run just now"
             found[path] = self._noted(block, Made(length=len(text), path=path, guesses=guesses))
         return tuple(found.get(tuple(path), ()) for path in paths)
 
@@ -174,11 +179,17 @@ class BlockDraft(ModelDraft):
         self._continuity.learn(committed)
         for judge in self._judges:
             judge.judge(committed)
-        self._blocks = [one for one in self._blocks if one.may_come(committed)][-MOST_BLOCKS:]
+        before, length = self._committed, len(committed)
+        # Compared once per call: what a block stands on beyond it is short.
+        goes_on = len(before) <= length and list(committed[: len(before)]) == before
+        new = list(committed[len(before) if goes_on else 0 :])
+        alive = (one.after(new, length=length) for one in self._blocks if goes_on)
+        self._blocks = [one for one in alive if one is not None][-MOST_BLOCKS:]
+        self._committed = [*before, *new] if goes_on else new
 
     def _noted(self, block: Block, made: Made) -> tuple[Guess, ...]:
         """Remember guesses until they are judged; return them with chances that hold at their depth of the block."""
-        depth = made.length + len(made.path) - len(block.base)
+        depth = made.length + len(made.path) - block.end
         self._judges[depth].note(made)
         scores = self._scores[depth]
         return tuple(
@@ -193,7 +204,7 @@ class BlockDraft(ModelDraft):
         if chain[:common] != text[:common]:
             return True
         while len(chain) < len(text):  # others guessed on where we had stopped
-            block = self._known_block(chain, is_new=False)
+            block = self._known_block(chain, (), is_new=False)
             if block is None:
                 return True
             ((best,),) = self._ranked([block], chain, [()], width=1)
@@ -202,39 +213,61 @@ class BlockDraft(ModelDraft):
             chain = [*chain, best.token]
         return False
 
-    def _known_block(self, text: Sequence[TokenId], *, is_new: bool) -> Block | None:
-        """Return the nearest block that knows something about the position after a text.
+    def _known_block(
+        self, text: Sequence[TokenId], path: tuple[TokenId, ...], *, is_new: bool
+    ) -> Block | None:
+        """Return the nearest block that knows something about the position after a path.
+
+        Args:
+            text: committed text and guesses, or less of the committed text.
+            path: guesses behind it.
+            is_new: take only one that has read the whole of it.
+        """
+        length = len(text) + len(path)
+        guessed = (*text[len(self._committed) :], *path)
+        reaching = [block for block in self._blocks if block.reaches(length, guessed)]
+        best = max(reaching, key=lambda block: block.end, default=None)
+        return best if best is None or not is_new or best.end == length else None
+
+    def _run_blocks(
+        self, text: Sequence[TokenId], paths: Sequence[tuple[TokenId, ...]], *, num_committed: int
+    ) -> dict[tuple[TokenId, ...], Block]:
+        """Run one pass, or more if it would be too long.
 
         Args:
             text: committed text and guesses.
-            is_new: take only one that has read the whole of it.
-        """
-        reaching = [block for block in self._blocks if block.reaches(text)]
-        best = max(reaching, key=lambda block: len(block.base), default=None)
-        return best if best is None or not is_new or len(best.base) == len(text) else None
+            paths: guesses behind it.
+            num_committed: tokens of the text that are committed.
 
-    def _run_blocks(
-        self, text: Sequence[TokenId], paths: Sequence[tuple[TokenId, ...]]
-    ) -> list[Block]:
-        """Run one pass, or more if it would be too long; return a block for each path, a whole one for the first, of one position for the others."""
-        blocks: list[Block] = []
-        while len(blocks) < len(paths):
+        Returns:
+            A block for each path, a whole one for the first, of one position for the others; none for a path that is
+            too long for a pass.
+        """
+        blocks: dict[tuple[TokenId, ...], Block] = {}
+        left = list(paths)
+        while left:
             with as_model_errors():
                 self._settle(text)
-                rows = BlockRows(first_slot=self._first_slot)
                 tail = tuple(text[len(self._known) :])
-                for path in paths[len(blocks) :]:
-                    room = self._max_length - len(text) - len(path)
-                    num_slots = 0 if blocks or rows.ends else min(len(self._scores) - 1, room)
-                    most = len(rows.tokens) + len(tail) + len(path) + num_slots
-                    if rows.ends and most > MAX_PENDING:
+                left = [path for path in left if len(tail) + len(path) <= MAX_PENDING]
+                if not left:
+                    break
+                rows = BlockRows(first_slot=self._first_slot)
+                for path in left:
+                    length = len(tail) + len(path)
+                    if rows.ends and len(rows.tokens) + length > MAX_PENDING:
                         break
+                    room = min(self._max_length - len(text) - len(path), MAX_PENDING - length)
+                    num_slots = 0 if blocks or rows.ends else min(len(self._scores) - 1, room)
                     rows.add((*tail, *path), num_slots=num_slots)
                 values = self._run_rows(rows, tail)
-            for path, places in zip(paths[len(blocks) :], rows.ends, strict=False):
-                blocks.append(Block(base=(*text, *path), values=values[places]))
+            for path, places in zip(left, rows.ends, strict=False):
+                base = (*text[num_committed:], *path)
+                block = Block(end=len(text) + len(path), path=base, values=values[places])
+                blocks[path] = block
+            left = left[len(rows.ends) :]
         # One of a single position has said all that it knows.
-        self._blocks.extend(block for block in blocks if block.depth > 1)
+        self._blocks.extend(block for block in blocks.values() if block.depth > 1)
         return blocks
 
     def _run_rows(self, rows: BlockRows, tail: Sequence[TokenId]) -> Tensor:
@@ -271,7 +304,7 @@ class BlockDraft(ModelDraft):
         with as_model_errors():
             rows = []
             for block, path in zip(blocks, paths, strict=True):
-                depth = len(text) + len(path) - len(block.base)
+                depth = len(text) + len(path) - block.end
                 end = (*text[-LONGEST:], *path)
                 rows.append(self._with_gains(block.values[depth], end))
             values = torch.stack(rows)

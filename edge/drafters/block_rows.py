@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -15,8 +15,10 @@ from paceline.tokens import TokenId
 class Block:
     """What one place of the text says about the positions behind it."""
 
-    base: tuple[TokenId, ...]
-    """The text up to there, with the guesses that it stands on."""
+    end: int
+    """Length of the text up to there, with the guesses that it stands on."""
+    path: tuple[TokenId, ...]
+    """The last tokens of that text: those that were not committed when this was made, or by the last `after`."""
     values: Tensor
     """Logits of the positions from there on, [depth, W], over the tokens that the model can say."""
 
@@ -25,15 +27,26 @@ class Block:
         """Positions that it knows something about, the next one included."""
         return len(self.values)
 
-    def reaches(self, text: Sequence[TokenId]) -> bool:
-        """Whether it knows something about the position after a text; one that it does not stand on does not count."""
-        behind = len(text) - len(self.base)
-        return 0 <= behind < self.depth and tuple(text[: len(self.base)]) == self.base
+    def reaches(self, length: int, path: tuple[TokenId, ...]) -> bool:
+        """Whether it knows something about the position after a text; one that it does not stand on does not count.
 
-    def may_come(self, text: Sequence[TokenId]) -> bool:
-        """Whether it may still be of use after a committed text."""
-        known = min(len(text), len(self.base))
-        return len(text) < len(self.base) + self.depth and self.base[:known] == tuple(text[:known])
+        Args:
+            length: of the text, guesses included.
+            path: its guesses, all that is not committed.
+        """
+        return 0 <= length - self.end < self.depth and path[: len(self.path)] == self.path
+
+    def after(self, tokens: Sequence[TokenId], *, length: int) -> Block | None:
+        """Return the same after more was committed; None if it is of no more use.
+
+        Args:
+            tokens: what was committed since.
+            length: of the committed text.
+        """
+        common = min(len(tokens), len(self.path))
+        if length >= self.end + self.depth or self.path[:common] != tuple(tokens[:common]):
+            return None
+        return replace(self, path=self.path[common:]) if common else self
 
 
 @dataclass(slots=True, kw_only=True)

@@ -114,7 +114,7 @@ class TreeModelDraft(ModelDraft):
     def branch(
         self, text: Sequence[TokenId], paths: Sequence[Sequence[TokenId]], *, width: int
     ) -> tuple[tuple[Guess, ...], ...]:
-        """See `TreeDraft`. Nothing comes after a text longer than the model's context, or with tokens it does not know."""
+        """See `TreeDraft`. Nothing comes after a text longer than the model's context or a path longer than the cache, nor after strange tokens."""
         self._judge.judge(text)
         room, known = self.room(text), self._vocabulary_size
         usable = [
@@ -122,19 +122,24 @@ class TreeModelDraft(ModelDraft):
         ]
         if not usable:
             return tuple(() for _ in paths)
+        found: dict[tuple[TokenId, ...], tuple[Guess, ...]] = {}
         with as_model_errors():
             self._settle(text)
             sequence = self._sequence
             assert sequence is not None, "settled"
-            rows, leaves = self._rows(sequence, text, usable)
-            group = RowGroup(sequence=sequence, tokens=rows.tokens, parents=rows.parents)
-            logits = self._engine.forward([group])
-            self._index = rows.index
-            places = {leaf - rows.base: path for leaf, path in zip(leaves, usable, strict=True)}
-            found = {}
-            for made in self._made(logits, places, text, width=width):
-                self._judge.note(made)
-                found[made.path] = self._judge.calibrated(made)
+            tail = tuple(text[len(self._known) :])
+            # Nothing is guessed after what does not fit the cache even alone.
+            left = [path for path in usable if len(tail) + len(path) <= MAX_PENDING]
+            while left:
+                rows, leaves = self._rows(sequence, tail, left)
+                group = RowGroup(sequence=sequence, tokens=rows.tokens, parents=rows.parents)
+                logits = self._engine.forward([group])
+                self._index = rows.index
+                places = {leaf - rows.base: path for leaf, path in zip(leaves, left, strict=False)}
+                left = left[len(leaves) :]
+                for made in self._made(logits, places, text, width=width):
+                    self._judge.note(made)
+                    found[made.path] = self._judge.calibrated(made)
         return tuple(found.get(tuple(path), ()) for path in paths)
 
     def _made(
@@ -195,16 +200,21 @@ class TreeModelDraft(ModelDraft):
         self._known.extend(text[len(self._known) : len(self._known) + len(path)])
 
     def _rows(
-        self, sequence: CacheSequence, text: Sequence[TokenId], paths: Sequence[Sequence[TokenId]]
+        self,
+        sequence: CacheSequence,
+        tail: tuple[TokenId, ...],
+        paths: Sequence[tuple[TokenId, ...]],
     ) -> tuple[_Rows, list[int]]:
-        """Return the rows to run, and the pending index of each path's last."""
-        tail = tuple(text[len(self._known) :])
+        """Return the rows to run, and the pending index of each path's last: of all paths, or of the first that fit."""
         rows = _Rows(index=self._taken_index(sequence), base=sequence.num_pending)
         leaves = [rows.add_leaf((*tail, *path)) for path in paths]
         if rows.base + len(rows.tokens) > MAX_PENDING:
             self._drop_pending(sequence)
-            rows = _Rows(index={}, base=0)
-            leaves = [rows.add_leaf((*tail, *path)) for path in paths]
+            rows, leaves = _Rows(index={}, base=0), []
+            for path in paths:
+                if leaves and len(rows.tokens) + len(tail) + len(path) > MAX_PENDING:
+                    break
+                leaves.append(rows.add_leaf((*tail, *path)))
         return rows, leaves
 
     def _computed(self, text: Sequence[TokenId], count: int) -> Logits:

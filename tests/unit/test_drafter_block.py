@@ -231,6 +231,49 @@ def test_more_leaves_than_a_pass_holds_take_several(monkeypatch: pytest.MonkeyPa
     draft.close()
 
 
+@pytest.mark.usefixtures("no_continuity")
+def test_nothing_is_guessed_after_a_path_that_no_pass_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(block, "MAX_PENDING", 12)
+    draft, reference = opened(made()), Reference(GREEDY)
+    draft.branch(PROMPT, [()], width=1)  # one row of text is left to run before each path
+    fits = tuple(TokenId(9 + i) for i in range(11))
+    deep = (*fits, TokenId(40))
+    found = draft.branch(PROMPT, [deep, fits, (*deep, TokenId(50))], width=1)
+    assert [len(guesses) for guesses in found] == [0, 1, 0]
+    assert found[1][0].token == reference.best((*PROMPT, *fits), (), 1)[0]
+    assert draft.branch(PROMPT, [deep], width=1) == ((),)
+    # What is too deep now is not when the text has come near it.
+    text = (*PROMPT, *deep[:4])
+    _, found_later = (draft.branch(text, [path], width=1)[0] for path in ((), deep[4:]))
+    assert found_later[0].token == reference.best((*PROMPT, *deep), (), 1)[0]
+    held(draft)
+    draft.close()
+
+
+@pytest.mark.usefixtures("no_continuity")
+def test_a_block_of_guesses_lasts_until_the_text_contradicts_it() -> None:
+    path = tuple(TokenId(token) for token in (9, 30, 77))
+    base, eight, five = (*PROMPT, *path), TokenId(8), TokenId(5)
+    drafter = made()
+    draft, reference = opened(drafter), Reference(GREEDY)
+    draft.branch(PROMPT, [path], width=1)
+    passes = drafter.engine.step_split.num_steps
+    (below,) = draft.branch((*PROMPT, *path[:2]), [(path[2], eight)], width=1)
+    assert below[0].token == reference.best(base, (eight,), 1)[0]
+    (within,) = draft.branch((*base, eight), [(five,)], width=1)
+    assert within[0].token == reference.best(base, (eight, five), 1)[0]
+    assert drafter.engine.step_split.num_steps == passes
+    other = opened(drafter)
+    other.branch(PROMPT, [path], width=1)
+    passes = drafter.engine.step_split.num_steps
+    text = (*PROMPT, path[0], TokenId(31))
+    (elsewhere,) = other.branch(text, [(path[2], eight)], width=1)
+    assert elsewhere[0].token == reference.best((*text, path[2], eight), (), 1)[0]
+    assert drafter.engine.step_split.num_steps == passes + 1
+
+
 @pytest.mark.slow
 def test_chances_are_learned_for_each_depth() -> None:
     drafter = made()

@@ -117,6 +117,22 @@ def test_nothing_comes_after_the_end_or_a_strange_token(engine: Engine) -> None:
     draft.close()
 
 
+def test_nothing_is_guessed_after_a_path_that_the_cache_cannot_hold(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "MAX_PENDING", 12)
+    draft = opened(engine)
+    fits = tuple(TokenId(9 + i) for i in range(11))
+    deep, other = (*fits, TokenId(40)), tuple(TokenId(60 + i) for i in range(10))
+    found = draft.branch(PROMPT, [deep, fits, (*deep, TokenId(50)), other], width=2)
+    # The two that fit take a pass each: together they do not.
+    assert [len(guesses) for guesses in found] == [0, 2, 0, 2]
+    assert tokens_of(found[1]) == best(engine, (*PROMPT, *fits), GREEDY, 2)
+    assert tokens_of(found[3]) == best(engine, (*PROMPT, *other), GREEDY, 2)
+    assert draft.branch(PROMPT, [deep], width=2) == ((),)
+    draft.close()
+
+
 @pytest.mark.slow
 def test_chances_become_what_happens(engine: Engine) -> None:
     """A target that always takes the second candidate: the draft learns that, rank by rank."""
