@@ -108,9 +108,12 @@ class _Helper:
         self._book = book
         self._clock = clock
 
+    def reads(self, text: list[TokenId]) -> bool:
+        """Read a piece of what was committed while it was not asked; return whether some of that is left."""
+        return self._draft.prepare(text)
+
     def offer(self, text: list[TokenId], limit: int, *, num_guessed: int) -> tuple[TokenId, ...]:
         """Return at most `limit` tokens after a text."""
-        _catch_up(self._draft, text)
         started_s = self._clock.now_s()
         found = self._draft.extend(text, limit, num_guessed=num_guessed)
         took_s = self._clock.now_s() - started_s
@@ -138,7 +141,13 @@ class _Looking:
         self._ahead: list[Guess] = []
         """What the model would guess after `_seen`, beyond what was asked for."""
         self._seen: tuple[TokenId, ...] = ()
+        self._waits = False
+        """Some helper has not caught up in this call."""
         self.num_passes = 0
+
+    def reads(self, text: list[TokenId]) -> bool:
+        """See `_Helper`."""
+        return self._draft.prepare(text)
 
     def offer(self, text: list[TokenId], limit: int, *, num_guessed: int) -> tuple[TokenId, ...]:
         """See `_Helper`."""
@@ -146,7 +155,7 @@ class _Looking:
 
     def guess(self, text: Sequence[TokenId], limit: int, *, num_guessed: int) -> tuple[Guess, ...]:
         """Return what the model guesses after a text."""
-        guesses = self._remembered(text)
+        guesses, self._waits = self._remembered(text), False
         while len(guesses) < limit:
             found = self._one_pass([*text, *tokens_of(guesses)], num_guessed + len(guesses))
             if not found:
@@ -171,13 +180,18 @@ class _Looking:
         if room < 1:
             return []
         rung = self._book.plan(self._index) if room > 1 else None
+        if rung is not None and (self._waits or self._below[rung.drafter].reads(text)):
+            # A long way behind: it reads a piece with each call until it has caught up, and passes do without it. Reading
+            # says nothing of what its guesses take.
+            rung, self._waits = None, True
         offered: tuple[TokenId, ...] = ()
         if rung is not None:
             helper, length = self._below[rung.drafter], min(rung.length, room - 1)
             offered = helper.offer(text, length, num_guessed=num_guessed)
             if not self._draft.can_draft([*text, *offered]):
                 offered = ()
-        _catch_up(self._draft, text)
+        while self._draft.prepare(text):
+            pass
         started_s = self._clock.now_s()
         guesses = self._looked_at(text, offered, num_guessed=num_guessed)
         took_s = self._clock.now_s() - started_s
@@ -206,9 +220,3 @@ class _Looking:
 
 def _same(guess: Guess, token: TokenId) -> bool:
     return guess.token == token
-
-
-def _catch_up(draft: Draft, text: list[TokenId]) -> None:
-    """Compute what was committed while a drafter was not asked: that says nothing of what its guesses take."""
-    while draft.prepare(text):
-        pass

@@ -8,6 +8,7 @@ from harness.drafters import Broken
 from harness.models import VOCABULARY_SIZE, llama_config, tiny_llama, tiny_model
 from harness.reference import reference_output
 
+from edge.drafters import model
 from edge.drafters.calibrated import CalibratedDrafter
 from edge.drafters.combination import CombinedDrafter
 from edge.drafters.hierarchy import HierarchyDrafter
@@ -238,6 +239,34 @@ def test_a_hierarchy_follows_texts_that_turn_back() -> None:
         wrong = tuple(TokenId(rng.randrange(4, 250)) for _ in range(rng.randrange(4)))
         draft.extend((*PROMPT, *expected[:right], *wrong)[: len(PROMPT) + COUNT], 3)
         assert draft.extend((*PROMPT, *expected[:right]), 1) == expected[right : right + 1]
+    draft.close()
+
+
+def test_a_helper_that_is_tried_again_reads_what_it_missed_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model, "PREFILL_ROWS", 16)
+    small = ModelDrafter(tiny_llama(), vocabulary_size=VOCABULARY_SIZE)
+    drafter = HierarchyDrafter([small], _model(), clock=Stopped())
+    draft = drafter.open(prompt_length=len(PROMPT), max_tokens=200, sampling=GREEDY)
+    while draft.prepare(PROMPT):
+        pass
+    draft.extend(PROMPT, 1)  # from here on helpers read when they are asked
+    text = (*PROMPT, *(TokenId(4 + (11 * i) % 250) for i in range(100)))
+    rows, passes = [], []
+    for _ in range(12):
+        had_rows, had_passes = small.engine.work.rows_written, draft.num_passes
+        while draft.prepare(text):
+            pass
+        guesses = draft.extend(text, 4)
+        assert len(guesses) == 4
+        rows.append(small.engine.work.rows_written - had_rows)
+        passes.append(draft.num_passes - had_passes)
+        text = (*text, *guesses)
+    # Six pieces of 16 tokens, and no call has more; then it helps as before.
+    assert max(rows[:6]) <= 16
+    assert passes[:3] == [4, 4, 4]
+    assert sum(passes[-5:]) < 20
     draft.close()
 
 
