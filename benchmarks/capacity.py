@@ -42,7 +42,7 @@ ARMS = ("none", "colocated", "even", "goodput", "alternating")
 TOKENS = 1536
 """Of all answers of a cell together, within the bounds below."""
 TOKENS_LEAST, TOKENS_MOST = 48, 256
-GOOD, SHIPPED = "low-bit-4-64", "smollm2-135m-draft"
+GOOD, SHIPPED = "low-bit-4-64", "smollm2-135m-draft-first"
 PAIRS = (("cpu", GOOD), ("gpu", GOOD), ("full", GOOD), ("cpu", SHIPPED))
 TITLES = {
     "cpu": "small model on one core",

@@ -94,7 +94,7 @@ DRAFTS = (
     ),
     Draft(
         name="recorded-60", label="recorded draft, 0.60", acceptance=0.60, forward_s=0.004,
-        traces=("low-bit-4-64", "smollm2-135m-draft"), first_share=0.58,
+        traces=("low-bit-4-64", "smollm2-135m-draft-first"), first_share=0.58,
     ),
     Draft(
         name="recorded-79", label="recorded draft, 0.79", acceptance=0.79, forward_s=0.004,

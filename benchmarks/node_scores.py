@@ -1,8 +1,8 @@
 """Do the chances of drafted nodes hold? Of all nodes with chance 0.7, are 70 in 100 accepted?
 
-    .venv/bin/python benchmarks/node_scores.py [--output benchmarks/results/node_scores.json]
+    .venv/bin/python benchmarks/node_scores.py [--trace FILE ...] [--output benchmarks/results/node_scores.json]
 
-Replays the recorded guesses of each draft in simulator/recordings in the order they were made: each node is scored by what
+Replays the recorded guesses of each draft in simulator/recordings, or of files that `paceline calibrate` wrote, in the order they were made: each node is scored by what
 was judged before it, then learned from. Greedy and drawn answers are scored apart, as an edge does. A draft's own
 confidence is its margin of logits as the odds of two candidates, or the length of a match for prompt lookup. Told is the
 expected calibration error in ten even bins; besides, what the raw confidence would have, and what perfect chances would
@@ -22,7 +22,7 @@ from typing import Any
 from edge.drafters.lookup import GUESSES_PER_MATCHED
 from paceline.control.node_scores import NodeScores, calibration_error
 from paceline.ngram.rules import lookup_chance
-from simulator.acceptance.guess_trace import GuessTrace
+from simulator.acceptance.guess_trace import GuessTrace, read_trace
 from simulator.acceptance.recordings import recorded_trace, trace_names
 
 TEMPERATURES = (0.0, 1.0)
@@ -70,7 +70,7 @@ def luck(nodes: Nodes) -> float:
     return sum(rounds) / len(rounds)
 
 
-def measured(trace: GuessTrace) -> dict[str, Any]:
+def measured(trace: GuessTrace, *, name: str) -> dict[str, Any]:
     parts = {t: replay(trace, temperature=t) for t in TEMPERATURES}
     best: Nodes = [node for by_rank, _ in parts.values() for node in by_rank[1]]
     tree: Nodes = [
@@ -78,7 +78,7 @@ def measured(trace: GuessTrace) -> dict[str, Any]:
     ]
     raw: Nodes = [node for _, nodes in parts.values() for node in nodes]
     return {
-        "draft": trace.draft,
+        "draft": name,
         "nodes": len(best),
         "ranks": min(trace.width, MOST_RANKS),
         "error": round(calibration_error(best), 4),
@@ -100,18 +100,22 @@ def measured(trace: GuessTrace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--trace", type=Path, action="append", help="instead of those that ship")
     arguments = parser.parse_args()
-    rows = [measured(recorded_trace(name)) for name in trace_names()]
-    print(f"{'draft':18} {'nodes':>6} {'error':>7} {'luck':>7} {'raw':>7} {'ranks':>7}")
+    traces = {name: recorded_trace(name) for name in trace_names()}
+    if arguments.trace:
+        traces = {path.stem.removeprefix("guesses-"): read_trace(path) for path in arguments.trace}
+    rows = [measured(trace, name=name) for name, trace in traces.items()]
+    print(f"{'draft':24} {'nodes':>6} {'error':>7} {'luck':>7} {'raw':>7} {'ranks':>7}")
     for row in rows:
         figures = ("error", "error_by_luck", "error_of_raw_confidence", "error_of_all_ranks")
         print(
-            f"{row['draft']:18} {row['nodes']:6} "
+            f"{row['draft']:24} {row['nodes']:6} "
             + " ".join(f"{row[name]:7.4f}" for name in figures)
         )
         for temperature, part in row["by_temperature"].items():
             print(
-                f"  temperature {temperature:4} {part['nodes']:6} {part['error']:7.4f} {part['error_by_luck']:7.4f}"
+                f"  temperature {temperature:10} {part['nodes']:6} {part['error']:7.4f} {part['error_by_luck']:7.4f}"
             )
     if arguments.output is not None:
         result = {

@@ -56,7 +56,7 @@ START = 38
 """So many first tokens tell the prompts apart."""
 RTTS_MS = (10, 50, 100, 200)
 EDGES = (1, 4, 16, 32)
-DRAFTS = ("smollm2-135m-draft", "low-bit-4-64")
+DRAFTS = ("smollm2-135m-draft-first", "low-bit-4-64")
 """The one that comes with Paceline, and one that is right much more often."""
 COSTS = recorded_costs("xeon-1-core").target
 RULES: dict[str, Rule] = {"lookup": looked_up, "suffix": counted}

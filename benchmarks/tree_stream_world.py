@@ -36,7 +36,7 @@ FORWARD = StepCost(fixed_s=0.004, per_row_s=0.0)
 VOCABULARY = 1024
 """Ids below it have 1.87 bytes on the wire on average, as those of text have with the tokenizer of SmolLM2 (1.80 to 1.87)."""
 
-BOTH = ("low-bit-4-64", "smollm2-135m-draft")
+BOTH = ("low-bit-4-64", "smollm2-135m-draft-first")
 DRAFTS = tuple(
     Draft(name=f"{share:.2f}", label=label, acceptance=share, forward_s=0.004, **told)
     for share, label, told in (

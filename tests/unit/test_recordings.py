@@ -46,6 +46,8 @@ def test_the_pairs_differ_as_they_should() -> None:
     }
     assert shares["low-bit-5-64"].acceptance > shares["low-bit-4-64"].acceptance > 0.75
     assert shares["lookup"].acceptance < 0.4
+    shipped, first = shares["smollm2-135m-draft"], shares["smollm2-135m-draft-first"]
+    assert shipped.acceptance > first.acceptance + 0.05 > shares["distilled-trial"].acceptance
     # Repetitions come in runs; rounding errors come one by one.
     assert shares["lookup"].autocorrelation[0] > 0.5
     assert abs(shares["low-bit-4-64"].autocorrelation[0]) < 0.1
