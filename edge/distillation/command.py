@@ -24,7 +24,7 @@ _WRITE_TOKENS = 2_000_000
 )
 @click.option(
     "--only",
-    type=click.Choice(["write", "train", "report", "pack"]),
+    type=click.Choice(["write", "train", "practice", "report", "pack"]),
     help="Do one stage.  [default: all that are not done yet]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the text and the training.")
@@ -103,6 +103,12 @@ _WRITE_TOKENS = 2_000_000
     type=click.IntRange(min=1, max=32),
     default=1,
     help="Positions that the draft guesses in one pass, see block:MODEL; above 1 it learns mask slots, in twice the time.",
+)
+@click.option(
+    "--practice-tokens",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Tokens that the trained student drafts after text of the target, which judges them; then it goes on learning from both.",
 )
 @click.option("--rate", type=float, default=1.5e-3, help="Peak learning rate.")
 @click.option(

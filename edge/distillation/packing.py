@@ -52,6 +52,35 @@ class Batch:
     texts: tuple[Text, ...]
 
 
+class OutputPlaces:
+    """Where a student's outputs are among the target's tokens.
+
+    Args:
+        output_ids: ascending ids that the student can say.
+        vocabulary_size: of the target.
+    """
+
+    def __init__(self, output_ids: NDArray[np.int64], *, vocabulary_size: int) -> None:
+        self._places = np.full(vocabulary_size, -1, dtype=np.int64)
+        self._places[output_ids] = np.arange(len(output_ids))
+
+    def laws(
+        self, ids: NDArray[np.int64], logprobs: NDArray[Any]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return kept laws, [T, K] each, as indices and probs of a `Batch`."""
+        return self.placed(ids, np.exp(logprobs.astype(np.float32)))
+
+    def placed(
+        self, ids: NDArray[np.int64], probs: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return places among the outputs, and the probabilities without those of tokens that it cannot say."""
+        indices = self._places[ids]
+        probs[indices < 0] = 0.0
+        # Rounding to float16 may leave a sum a little over 1.
+        probs /= np.maximum(1.0, probs.sum(axis=1, keepdims=True))
+        return np.maximum(indices, 0), probs
+
+
 class Packer:
     """Makes batches from shards.
 
@@ -67,8 +96,7 @@ class Packer:
         self._shards = shards
         self._batch_tokens = batch_tokens
         size = shards[0].description.vocabulary_size
-        self._places = np.full(size, -1, dtype=np.int64)
-        self._places[output_ids] = np.arange(len(output_ids))
+        self.places = OutputPlaces(output_ids, vocabulary_size=size)
 
     def texts(self, *, is_held_out: bool) -> list[Text]:
         """Return the conversations to train on, or those that are kept from it."""
@@ -117,17 +145,14 @@ class Packer:
         if at < size:
             lengths.append(size - at)
             positions[at:] = np.arange(size - at)
-        indices = self._places[ids]
-        probs[indices < 0] = 0.0
-        # Rounding to float16 may leave a sum a little over 1.
-        probs /= np.maximum(1.0, probs.sum(axis=1, keepdims=True))
+        indices, probs = self.places.placed(ids, probs)
         return Batch(
             tokens=tokens,
             positions=positions,
             lengths=tuple(lengths),
             weights=weights,
             roles=roles,
-            indices=np.maximum(indices, 0),
+            indices=indices,
             probs=probs,
             top_tokens=ids[:, 0],
             texts=tuple(texts),

@@ -68,6 +68,12 @@ def settle(folder: Path, recipe: Mapping[str, Any]) -> None:
             )
 
 
+def kept_value(folder: Path, name: str) -> Any:
+    """Return what a run was started with under a name, None if it was not started yet or knows no such name."""
+    path = folder / RECIPE
+    return json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
+
+
 def kept_documents(folder: Path) -> tuple[Document, ...] | None:
     """Return the texts that a run was started with, or None: a package installed since must not change them."""
     path = folder / DOCUMENTS

@@ -12,10 +12,6 @@ where the vocabulary allows it.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,11 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.distillation.array_files import (
+    count_shards,
+    read_about,
+    read_arrays,
+    shard_folder,
+    unreadable,
+    write_arrays,
+)
 from edge.distillation.conversation import Conversation
-from paceline.errors import ConfigError
 
-FORMAT = 1
-DESCRIPTION = "shard.json"
+__all__ = ["Passage", "Shard", "ShardDescription", "count_shards", "read_shard", "write_shard"]
+
 _ARRAYS = ("tokens", "roles", "top_ids", "top_logprobs")
 
 
@@ -68,19 +71,6 @@ class Shard:
     top_logprobs: NDArray[Any]
 
 
-def shard_folder(text: Path, number: int) -> Path:
-    """Return where a shard is."""
-    return text / f"{number:06d}"
-
-
-def count_shards(text: Path) -> int:
-    """Return how many shards are there from number 0 on; a gap ends the count."""
-    number = 0
-    while (shard_folder(text, number) / DESCRIPTION).is_file():
-        number += 1
-    return number
-
-
 def write_shard(
     text: Path,
     number: int,
@@ -88,31 +78,15 @@ def write_shard(
     conversations: Sequence[Conversation],
     vocabulary_size: int,
     counts: dict[str, int],
-) -> ShardDescription:
+) -> None:
     """Write a shard; it is there whole once this returns, and not at all before."""
     arrays, passages = _arrays(conversations, vocabulary_size)
-    temporary = text / f".{number:06d}.unfinished"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    sums: dict[str, str] = {}
-    for name, values in zip(_ARRAYS, arrays, strict=True):
-        path = temporary / f"{name}.npy"
-        np.save(path, values)
-        sums[path.name] = _sha256(path)
-        _sync(path)
     description = ShardDescription(
-        number=number,
-        vocabulary_size=vocabulary_size,
-        passages=tuple(passages),
-        counts=counts,
-        sha256=sums,
+        number=number, vocabulary_size=vocabulary_size, passages=tuple(passages), counts=counts
     )
-    path = temporary / DESCRIPTION
-    path.write_text(json.dumps({"format": FORMAT} | asdict(description)), encoding="utf-8")
-    _sync(path)
-    temporary.rename(shard_folder(text, number))
-    _sync(text)
-    return description
+    about = asdict(description)
+    del about["sha256"]  # known once the files are written
+    write_arrays(text, number, dict(zip(_ARRAYS, arrays, strict=True)), about=about)
 
 
 def read_shard(text: Path, number: int, *, check: bool = False) -> Shard:
@@ -128,29 +102,17 @@ def read_shard(text: Path, number: int, *, check: bool = False) -> Shard:
     """
     folder = shard_folder(text, number)
     description = _read_description(folder)
-    arrays: dict[str, NDArray[Any]] = {}
-    for name in _ARRAYS:
-        path = folder / f"{name}.npy"
-        if check and _sha256(path) != description.sha256[path.name]:
-            raise ConfigError(
-                f"shard {path}: its sha256 is not the one in {DESCRIPTION}; remove {folder}"
-            )
-        arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Shard(description=description, **arrays)
+    sums = description.sha256 if check else None
+    return Shard(description=description, **read_arrays(folder, _ARRAYS, sums=sums))
 
 
 def _read_description(folder: Path) -> ShardDescription:
-    path = folder / DESCRIPTION
+    content = read_about(folder)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format") != FORMAT:
-            raise ConfigError(
-                f"shard {path}: of another format than {FORMAT}; start in a new folder"
-            )
         content["passages"] = tuple(Passage(**passage) for passage in content["passages"])
         return ShardDescription(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"shard {path}: cannot be read: {error!r}; remove {folder}") from error
+    except (KeyError, TypeError) as error:
+        raise unreadable(folder, error) from error
 
 
 def _arrays(
@@ -182,17 +144,3 @@ def _arrays(
         start += len(item.tokens)
     arrays = tuple(np.concatenate(parts) for parts in (tokens, roles, top_ids, top_logprobs))
     return arrays, passages
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """A rename must not reach the disk before what it makes visible."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -58,7 +58,7 @@ class Slots:
         # Zeros: what no text has written is masked, but a NaN would get through the mask.
         self._buffer = torch.zeros(shape, dtype=layout.dtype, device=layout.device)
         head = model.get_output_embeddings()
-        model.set_output_embeddings(_PreciseHead(head))
+        model.set_output_embeddings(PreciseHead(head))
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> Tensor:
@@ -77,7 +77,7 @@ class Slots:
         return logits.float()
 
 
-class _PreciseHead(torch.nn.Module):
+class PreciseHead(torch.nn.Module):
     """The output matrix in float32: bfloat16 would round log-probabilities to steps of 0.06 and more."""
 
     def __init__(self, head: Any) -> None:
@@ -88,6 +88,7 @@ class _PreciseHead(torch.nn.Module):
             self.bias = torch.nn.Parameter(head.bias.float(), requires_grad=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Return logits in float32."""
         return linear(hidden.float(), self.weight, self.bias)
 
 

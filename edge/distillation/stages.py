@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from edge.distillation.compact import SUFFIX, CompactTypes, pack_draft
+from edge.distillation.practice_stage import PracticeStage, practise
 from edge.distillation.progress import Progress
 from edge.distillation.recipe import working_in
 from edge.distillation.report_stage import ReportStage, write_report
@@ -16,6 +18,12 @@ from edge.distillation.train_stage import TrainStage, draft_folder, train_draft
 from edge.distillation.training import TrainSettings
 from edge.distillation.write_stage import WriteStage, write_text
 from edge.distillation.writing import WritingSettings
+from paceline.errors import ConfigError
+
+PRACTISED_SHARE = 0.5
+"""Tokens that a practised student sees, of those that it saw before."""
+PRACTISED_RATE = 0.4
+"""Its peak learning rate, of the one before: it is near where it should be."""
 
 
 def run(values: Mapping[str, Any]) -> None:
@@ -31,20 +39,68 @@ def run(values: Mapping[str, Any]) -> None:
         with working_in(folder, on=f"training-{values['student']}"):
             draft = train_draft(folder, _train_stage(values), progress=progress)
         progress.note(f"draft saved in {draft}")
+    if values["only"] in (None, "practice"):
+        _practise(values, progress)
     if values["only"] in (None, "report"):
         stage = ReportStage(
-            draft=draft_folder(folder, values["student"]),
+            draft=_last_draft(values),
             dtype=values["dtype"],
             device=values["device"],
         )
         progress.note(f"report saved in {write_report(folder, stage, progress=progress)}")
     if values["only"] in (None, "pack"):
-        draft = draft_folder(folder, values["student"])
+        draft = _last_draft(values)
         file = draft.with_name(draft.name + SUFFIX)
         kind = None if values["bits"] == "none" else f"L{values['bits']}"
         types = CompactTypes() if kind is None else CompactTypes(layers=kind, frequent=kind)
         size = pack_draft(draft, file, types=types)
         progress.note(f"packed into {file}: {size / 1e6:.1f} MB")
+
+
+def _practise(values: Mapping[str, Any], progress: Progress) -> None:
+    """Let the trained student draft, and train it on that too; nothing without --practice-tokens."""
+    if not values["practice_tokens"]:
+        if values["only"] == "practice":
+            raise ConfigError("practice-tokens: got 0 with --only practice; say how many to draft")
+        return
+    folder, student = values["out"], values["student"]
+    stage = PracticeStage(
+        name=f"practice-{student}",
+        draft=draft_folder(folder, student),
+        num_tokens=values["practice_tokens"],
+        seed=values["seed"],
+        dtype=values["dtype"],
+        device=values["device"],
+    )
+    with working_in(folder, on=stage.name):
+        drafts = practise(folder, stage, progress=progress)
+    with working_in(folder, on=f"training-{_practised(student)}"):
+        onward = _onward(values, practice=drafts, draft=stage.draft)
+        draft = train_draft(folder, onward, progress=progress)
+    progress.note(f"draft saved in {draft}")
+
+
+def _onward(values: Mapping[str, Any], *, practice: Path, draft: Path) -> TrainStage:
+    """The training after the practice: shorter and gentler than the one before, of which it is the end."""
+    first = _train_stage(values)
+    settings = replace(
+        first.settings,
+        num_tokens=int(PRACTISED_SHARE * first.settings.num_tokens),
+        rate=PRACTISED_RATE * first.settings.rate,
+    )
+    name = _practised(first.name)
+    return replace(first, name=name, practice=practice, continue_from=draft, settings=settings)
+
+
+def _practised(student: str) -> str:
+    return f"{student}-practised"
+
+
+def _last_draft(values: Mapping[str, Any]) -> Path:
+    """The draft that all stages together make."""
+    student = values["student"]
+    name = _practised(student) if values["practice_tokens"] else student
+    return draft_folder(values["out"], name)
 
 
 def _write_stage(values: Mapping[str, Any]) -> WriteStage:

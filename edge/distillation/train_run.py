@@ -9,6 +9,8 @@ from typing import Any
 
 from edge.distillation.fitting import FitSettings, LayerFit, fit_student
 from edge.distillation.packing import Batch, Packer, Text
+from edge.distillation.practice import Practice
+from edge.distillation.practice_stage import read_practice
 from edge.distillation.progress import Progress
 from edge.distillation.shards import Shard, count_shards, read_shard
 from edge.distillation.student import Student
@@ -86,6 +88,12 @@ class TrainRun:
         packer = self._packer(self._shards(0))
         groups = packer.in_order(packer.texts(is_held_out=True))
         return (packer.pack(group) for group in groups[:num_batches])
+
+    def practice(self, folder: Path) -> Practice:
+        """Return the drafts on the text."""
+        shards = self._shards(0)
+        places = self._packer(shards).places
+        return Practice(read_practice(folder, shards), places=places)
 
     def _shards(self, epoch: int) -> Sequence[Shard]:
         return self.text.first(self.state.epoch_shards(epoch, available=self.text.available))

@@ -16,6 +16,8 @@ from edge.distillation.draft_folder import DraftRecord, save_draft
 from edge.distillation.draft_reading import SLOTS, check_draft, read_trained
 from edge.distillation.measure import Guesses, Tally
 from edge.distillation.packing import output_vocabulary
+from edge.distillation.practice_stage import practice_recipe
+from edge.distillation.practice_training import PracticeTrainer
 from edge.distillation.progress import Progress
 from edge.distillation.recipe import RECIPE, settle
 from edge.distillation.student import (
@@ -57,6 +59,8 @@ class TrainStage:
     device: Literal["cpu", "cuda"] = "cpu"
     block: int = 1
     """Positions that the draft guesses in one pass; all but the first are learned by mask slots."""
+    practice: Path | None = None
+    """Drafts of an earlier student that are learned from besides the text, see `practice_stage`."""
     save_every: int = 25
     """Steps between two states on disk."""
     measure_every: int = 100
@@ -80,10 +84,12 @@ def train_draft(folder: Path, stage: TrainStage, *, progress: Progress) -> Path:
     num_layers = target.config.get_text_config().num_hidden_layers
     choose = spread_layers if stage.fit_tokens > 0 else default_layers
     layers = stage.layers or choose(num_layers, stage.num_layers)
+    if stage.practice is not None and stage.block > 1:
+        raise ConfigError(f"block: got {stage.block} with practice; expected one or the other")
     settle(folder / stage.name, _settings(stage, layers))
     student = _student(target, stage, state=state, layers=layers, text=text, source=source)
     run = TrainRun(text=text, state=state, student=student, settings=stage.settings)
-    trainer = _trainer(student, stage.settings)
+    trainer = _trainer(run, stage)
     step = state.load(student, trainer.optimiser)
     if step is None:
         step = 0
@@ -146,7 +152,10 @@ def _settings(stage: TrainStage, layers: Sequence[int]) -> dict[str, Any]:
         "training": asdict(stage.settings),
     }
     # Left out where there are none, so that trainings from before there were blocks go on.
-    return settings | ({"block": stage.block} if stage.block > 1 else {})
+    settings |= {"block": stage.block} if stage.block > 1 else {}
+    return settings | (
+        {} if stage.practice is None else {"practice": practice_recipe(stage.practice)}
+    )
 
 
 def _history(stage: TrainStage, layers: Sequence[int]) -> dict[str, Any]:
@@ -155,10 +164,12 @@ def _history(stage: TrainStage, layers: Sequence[int]) -> dict[str, Any]:
     return _settings(stage, layers) | {"continue_from": before}
 
 
-def _trainer(student: Student, settings: TrainSettings) -> Trainer:
-    if isinstance(student, BlockStudent):
-        return BlockTrainer(student, settings)
-    return Trainer(student, settings)
+def _trainer(run: TrainRun, stage: TrainStage) -> Trainer:
+    if stage.practice is not None:
+        return PracticeTrainer(run.student, stage.settings, run.practice(stage.practice))
+    if isinstance(run.student, BlockStudent):
+        return BlockTrainer(run.student, stage.settings)
+    return Trainer(run.student, stage.settings)
 
 
 def _student(

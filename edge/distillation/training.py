@@ -70,7 +70,7 @@ class Trainer:
         rate = self._settings.rate * rate_share(number, self._settings.num_steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        weight = max(1e-9, sum(float(batch.weights.sum()) for batch in batches))
+        weight = max(1e-9, sum(self._worth(batch) for batch in batches))
         total = 0.0
         # Gradients of the rounded weights move the exact ones: straight through, Bengio et al., arXiv 1308.3432.
         with rounded_weights(self._student.layer_weights(), bits=self._settings.bits):
@@ -89,6 +89,10 @@ class Trainer:
             return measure_student(
                 self._student, batches, category=_name, bfloat16=self._settings.bfloat16
             )
+
+    def _worth(self, batch: Batch) -> float:
+        """Return the sum of the weights in a batch's loss."""
+        return float(batch.weights.sum())
 
     def _summed(self, batch: Batch, *, place: tuple[int, int]) -> torch.Tensor:
         """Return the loss of a batch, summed over its tokens by their weights.
