@@ -15,7 +15,7 @@ class Outbox:
     def __init__(self) -> None:
         self._letters = Lanes(depth=1)
         self._retained: OrderedDict[str, bytes] = OrderedDict()
-        self._news = asyncio.Event()
+        self._num_waiting = asyncio.Semaphore(0)
         self._num_under_way = 0
         self._all_taken = asyncio.Event()
         self._all_taken.set()
@@ -30,22 +30,20 @@ class Outbox:
             self._retained.move_to_end(letter.name)
             if len(self._retained) > MAX_NAMES:
                 self._retained.popitem(last=False)
-        self.num_dropped += self._letters.put(letter)
-        self._all_taken.clear()
-        self._news.set()
+        self.num_dropped += self._put(letter)
 
     def repost_retained(self) -> None:
         """Say everything retained again: the broker may have lost it, or have published our will."""
         for name, payload in self._retained.items():
-            self._letters.put(Letter(name=name, payload=payload, retain=True))
-            self._all_taken.clear()
-        self._news.set()
+            self._put(Letter(name=name, payload=payload, retain=True))
 
     async def take(self) -> Letter:
         """Wait for a letter and return it."""
-        while (letter := self._letters.take()) is None:
-            self._news.clear()
-            await self._news.wait()
+        letter = None
+        while letter is None:  # fewer wait than were counted if a large one pushed out several
+            # One letter wakes one of those who wait.
+            await self._num_waiting.acquire()
+            letter = self._letters.take()
         self._num_under_way += 1
         return letter
 
@@ -64,6 +62,14 @@ class Outbox:
     async def all_taken(self) -> None:
         """Wait until nothing waits and nothing is under way."""
         await self._all_taken.wait()
+
+    def _put(self, letter: Letter) -> int:
+        """Put a letter in and return how many were dropped for it."""
+        num_dropped = self._letters.put(letter)
+        if not num_dropped:
+            self._num_waiting.release()
+        self._all_taken.clear()
+        return num_dropped
 
     def _ended(self) -> None:
         self._num_under_way -= 1
