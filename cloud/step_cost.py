@@ -44,12 +44,9 @@ USUAL_ERROR = 0.03
 DOUBT_BEYOND = 3.0
 """Errors beyond so many usual ones count less."""
 
-SOLVED_ALL = 8
-"""The first steps, so many, are learned from one by one, later ones SOLVED_EACH at a time: a hundred are remembered, and one changes
-little."""
-
 SOLVED_EACH = 4
-"""See SOLVED_ALL."""
+"""Steps are learned from so many at a time, since a hundred are remembered and one changes little; only the first ones sooner, when as
+many have come as were known before."""
 
 _LEARNING = 0.1
 _ERROR_LEAST = 0.005
@@ -175,6 +172,7 @@ class StepCostFit:
         self._usual_error = _ERROR_FIRST
         self._costs: StepCosts | None = None
         self._num_steps = 0
+        """Learned from."""
 
     @property
     def costs(self) -> StepCosts | None:
@@ -186,13 +184,13 @@ class StepCostFit:
         if took_s <= 0.0 or work.num_sessions == 0:
             return
         self._recent.append((1.0, *work.terms, took_s))
-        self._num_steps += 1
-        if self._num_steps <= SOLVED_ALL or len(self._recent) == SOLVED_EACH:
+        if len(self._recent) >= min(SOLVED_EACH, max(1, self._num_steps)):
             self._take()
 
     def _take(self) -> None:
         """Learn from the recent steps."""
         recent = np.array(self._recent)
+        self._num_steps += len(recent)
         self._recent.clear()
         work, took_s = recent[:, :-1], recent[:, -1]
         predicted_s = took_s
