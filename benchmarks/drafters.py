@@ -4,10 +4,12 @@
         [--draft SPEC ...] [--prompts 12] [--max-tokens 128]
 
 The target answers prompts of different categories at temperatures 0 and 1 by itself, in float32. Then each drafter
-drafts along in rounds, as with a verifier that judges `--draft-length` guesses at a time: acceptance_probability is
-accepted over judged. Its time per drafted token is told against a step of the target, both measured in turn, as processor
-time of this thread, so that neighbours on the machine count little. Then it drafts for a real verifier over gRPC, and the
-texts are compared token by token.
+drafts along in rounds, as with a verifier that judges `--draft-length` guesses at a time, or a tree of twelve: acceptance_probability
+is accepted over judged (`drafter_rounds` says what counts in a tree). Its time per drafted token is told against a step of the target, both measured in turn, as processor
+time of this thread, so that neighbours on the machine count little. Then it drafts for a real verifier over gRPC, for four sessions at
+a time, and the texts are compared token by token.
+
+Other drafters than the page's own, from files: `--draft common:FILE.gguf --draft llama:FILE.gguf --draft block:FILE.draft`.
 
 What is done already is in the output file and is not done again: the run can be broken off and goes on.
 """
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from drafter_rounds import GUESSES_PER_TREE, Rounds
 from harness.raw_edge import serving
 
 from edge.drafters import load_drafter
@@ -40,25 +43,34 @@ from paceline.engine.rows import RowGroup
 from paceline.engine.tokenizer import Tokenizer
 from paceline.prompts import PromptLine, read_prompts
 from paceline.sampling.settings import SamplingSettings
+from paceline.session.growth import Growth
 from paceline.tokens import TokenId
 from simulator.calibration.record import OwnText, write_texts
 
 TARGET = "smollm2-135m"
 TEMPERATURES = (0.0, 1.0)
 SEED = 0
+SHIPPED = "smollm2-135m-draft"
 DRAFTS = (
     "lookup",
     "suffix",
+    SHIPPED,
+    f"tree:{SHIPPED}",
+    f"suffix+{SHIPPED}",
+    f"suffix+tree:{SHIPPED}",
+    f"adapt:{SHIPPED}",
+    f"adapt:tree:{SHIPPED}",
     "low-bit:4/64",
-    "low-bit:3/64",
-    "early-exit:15",
-    "early-exit:24",
-    "early-exit:28",
     "suffix+low-bit:4/64",
     "hierarchy:suffix+low-bit:4/64",
+    f"hierarchy:suffix+{SHIPPED}+low-bit:4/64",
+    "early-exit:24",
 )
+TREE = "tree:"
 PROMPTS = Path(__file__).parent.parent / "tests" / "data" / "prompts" / "prompts.jsonl"
-STEPS_TIMED = 6
+STEPS_TIMED = 4
+SESSIONS = 4
+"""At once, when texts are compared."""
 REST = "rest"
 """Key of what belongs to no drafter."""
 
@@ -99,81 +111,43 @@ def step_times_s(engine: Engine, context: int) -> list[float]:
     return times
 
 
-class Rounds:
-    """Counts of one drafter at one temperature."""
-
-    def __init__(self) -> None:
-        self.rounds = self.drafted = self.judged = self.accepted = self.positions = 0
-        self.calls_s: list[float] = []
-        self.tokens: list[int] = []
-
-    def run(self, drafter: ScoringDrafter, text: OwnText, *, draft_length: int) -> None:
-        """Draft along an answer, round by round."""
-        draft = drafter.open(
-            prompt_length=len(text.prompt), max_tokens=len(text.output), sampling=text.sampling
-        )
-        try:
-            while draft.prepare(text.prompt):
-                pass
-            done = 0
-            while done < len(text.output) - 1:
-                known = (*text.prompt, *text.output[:done])
-                room = min(draft_length, len(text.output) - done - 1)
-                started_s = time.thread_time()
-                found = draft.extend(known, room)
-                took_s = time.thread_time() - started_s
-                if done:  # the first call may have the end of the prompt to compute
-                    self.calls_s.append(took_s)
-                    self.tokens.append(len(found))
-                right = 0
-                while right < len(found) and found[right] == text.output[done + right]:
-                    right += 1
-                self.rounds += 1
-                self.drafted += len(found)
-                self.judged += min(right + 1, len(found))
-                self.accepted += right
-                self.positions += right + 1
-                done += right + 1
-        finally:
-            draft.close()
-
-    def figures(self, step_s: float) -> dict[str, Any]:
-        """What the table tells."""
-        tokens = sum(self.tokens)
-        token_s = sum(self.calls_s) / max(1, tokens)
-        return {
-            "acceptance_probability": round(self.accepted / max(1, self.judged), 4),
-            "judged": self.judged,
-            "tokens_per_round": round(self.positions / max(1, self.rounds), 3),
-            "drafted_per_round": round(self.drafted / max(1, self.rounds), 3),
-            "ms_per_drafted_token": round(1e3 * token_s, 3),
-            "target_step_ms": round(1e3 * step_s, 3),
-            "cost": round(token_s / step_s, 4),
-        }
+def drafting_of(*, is_tree: bool, draft_length: int) -> DraftingSettings:
+    """How a session drafts: trees as users get them, without a policy that thinks of costs."""
+    if is_tree:
+        return DraftingSettings(draft_length=32, window=256, growth=Growth())
+    return DraftingSettings(draft_length=draft_length)
 
 
 async def identical(
-    engine: Engine, tokenizer: Tokenizer, drafter: ScoringDrafter, texts: list[OwnText]
+    engine: Engine,
+    tokenizer: Tokenizer,
+    drafter: ScoringDrafter,
+    drafting: DraftingSettings,
+    texts: list[OwnText],
 ) -> dict[str, int]:
-    """How many texts a real session gives back just as the target wrote them."""
-    same = 0
+    """How many texts real sessions, some at a time, give back just as the target wrote them."""
+    same: list[bool] = []
+    waiting = iter(texts)
     torch.set_num_threads(1)
-    async with (
-        serving(engine) as verifier,
-        Client(
-            verifiers=[verifier.address],
-            tokenizer=tokenizer,
-            drafter=drafter,
-            drafting=DraftingSettings(draft_length=8),
-        ) as client,
-    ):
-        for text in texts:
+
+    async def one_by_one(client: Client) -> None:
+        for text in waiting:
             async with client.generate(
                 prompt_ids=text.prompt, max_tokens=len(text.output), sampling=text.sampling
             ) as generation:
                 result = await generation.complete()
-            same += result.token_ids == text.output
-    return {"identical": same, "texts": len(texts)}
+            same.append(result.token_ids == text.output)
+
+    async with (
+        serving(engine) as verifier,
+        Client(
+            verifiers=[verifier.address], tokenizer=tokenizer, drafter=drafter, drafting=drafting
+        ) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(SESSIONS):
+            group.create_task(one_by_one(client))
+    return {"identical": sum(same), "texts": len(same)}
 
 
 def measured(
@@ -183,28 +157,33 @@ def measured(
     texts: dict[float, list[OwnText]],
     tokenizer: Tokenizer,
 ) -> dict[str, Any]:
-    drafter = load_drafter(spec, tokenizer=tokenizer)
+    drafter = load_drafter(spec, tokenizer=tokenizer, threads=1)
+    is_tree = TREE in spec
     found: dict[str, Any] = {}
     context = statistics.median_low([len(text.prompt) for text in texts[0.0]]) + 32
     for temperature in TEMPERATURES:
-        rounds, steps_s = Rounds(), list[float]()
+        rounds, steps_s = (
+            Rounds(draft_length=arguments.draft_length, is_tree=is_tree),
+            list[float](),
+        )
         for text in texts[temperature]:
             steps_s += step_times_s(
                 target, context
             )  # in turn, so that both meet the same neighbours
-            rounds.run(drafter, text, draft_length=arguments.draft_length)
+            rounds.run(drafter, text)
         found[f"temperature {temperature:g}"] = rounds.figures(statistics.median(steps_s))
     if arguments.identity:
         everything = [text for part in texts.values() for text in part]
-        found["identity"] = asyncio.run(identical(target, tokenizer, drafter, everything))
+        drafting = drafting_of(is_tree=is_tree, draft_length=arguments.draft_length)
+        found["identity"] = asyncio.run(identical(target, tokenizer, drafter, drafting, everything))
     return found
 
 
 def table(results: dict[str, Any]) -> str:
     """The table of the page."""
     lines = [
-        "| drafter | acceptance, T 0 | T 1 | tokens per round, T 0 | T 1 | cost of a drafted token / target step | identical texts |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| drafter | acceptance, T 0 | T 1 | tokens per round, T 0 | T 1 | cost of a drafted token / target step | of a round | identical texts |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, found in results.items():
         if name == REST:
@@ -214,6 +193,7 @@ def table(results: dict[str, Any]) -> str:
         lines.append(
             f"| `{name}` | {cold['acceptance_probability']:.2f} | {warm['acceptance_probability']:.2f} | "
             f"{cold['tokens_per_round']:.2f} | {warm['tokens_per_round']:.2f} | {cold['cost']:.3f} | "
+            f"{cold['cost_of_round']:.2f} | "
             f"{same['identical']} of {same['texts']} |"
         )
     return "\n".join(lines)
@@ -240,6 +220,7 @@ def main() -> None:
         "prompts": arguments.prompts,
         "max_tokens": arguments.max_tokens,
         "draft_length": arguments.draft_length,
+        "guesses_per_tree": GUESSES_PER_TREE,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
