@@ -1,6 +1,7 @@
 """Is it worth training a draft on its own drafts? The same draft goes on learning with and without, for the same processor time.
 
-    .venv/bin/python benchmarks/distil_practice.py --run FOLDER --draft FOLDER --cache FOLDER --json FILE [--tokens N]
+    .venv/bin/python benchmarks/distil_practice.py --run FOLDER --draft FOLDER --cache FOLDER --json FILE [--tokens N] \
+        [--held-out FOLDER]
 
 FOLDER of --run is one of `paceline distil` that holds text, all of which is drafted on; --draft is where all begin. Three go on from it:
 
@@ -8,7 +9,7 @@ FOLDER of --run is one of `paceline distil` that holds text, all of which is dra
     text        sees as many tokens of the text, without drafts
     time        sees as many tokens of the text as take the processor time that the practice and the practised took together
 
---cache is that of `distil_eval.py` and holds answers of the target to prompts from outside. Every training is one of its own in
+--held-out is a run whose held-out text is guessed at too, that of --run if left out; --cache is that of `distil_eval.py` and holds answers of the target to prompts from outside. Every training is one of its own in
 --run, and --json is written after each: a benchmark that was stopped goes on, but what was half way counts from there.
 """
 
@@ -50,6 +51,7 @@ class Setting:
     run: Path
     draft: Path
     cache: Path
+    held_out: Path
 
 
 def timed(work: Callable[[], Path]) -> tuple[Path, float]:
@@ -82,7 +84,7 @@ def worth(setting: Setting, draft: Path) -> dict[str, Any]:
         pack_draft(draft, file)
         with unpacked(file) as folder:
             evaluated = EvaluatedDraft(folder)
-    text = setting.run / TEXT
+    text = setting.held_out / TEXT
     own = [read_shard(text, number) for number in range(count_shards(text))]
     found = {"own text": measure_draft(evaluated, own, choose=held_out)}
     for number, kind in enumerate(("temperature 0", "temperature 1")):
@@ -95,12 +97,18 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--draft", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--held-out", type=Path)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--tokens", type=int, default=98_304)
+    parser.add_argument("--tokens", type=int, default=65_536)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    setting = Setting(run=arguments.run, draft=arguments.draft, cache=arguments.cache)
+    setting = Setting(
+        run=arguments.run,
+        draft=arguments.draft,
+        cache=arguments.cache,
+        held_out=arguments.held_out or arguments.run,
+    )
     result: dict[str, Any] = {
         "command": [Path(sys.argv[0]).name, f"--tokens={arguments.tokens}"],
         "machine": {"processor": platform.processor(), "torch": torch.__version__},

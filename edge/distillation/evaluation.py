@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForCausalLM
 
+from edge.distillation.chains import Chains, by_position
 from edge.distillation.draft_reading import check_draft, read_head
 from edge.distillation.measure import Tally
 from edge.distillation.packing import Packer, Text
@@ -71,6 +72,20 @@ def rows_of(tally: Tally) -> dict[str, dict[str, Any]]:
             "within": [round(share, 4) for share in guesses.coverage],
             "coupled": round(guesses.coupled, 4),
             "divergence": round(guesses.mean_divergence, 4),
+            "chain": _chain_row(guesses.chains),
         }
         for name, guesses in tally.rows().items()
+    }
+
+
+def _chain_row(chains: Chains) -> dict[str, Any]:
+    """Acceptance at each place of a chain whose tokens before were right."""
+
+    def rounded(shares: tuple[float, ...]) -> list[float | None]:
+        return [None if share is None else round(share, 4) for share in by_position(shares)]
+
+    return {
+        "starts": chains.num_starts,
+        "by_position": rounded(chains.shares()),
+        "by_position_coupled": rounded(chains.coupled_shares()),
     }

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from edge.distillation.chains import Chains
+
 RANKS = 8
 
 
@@ -26,6 +28,8 @@ class Guesses:
     """Expected draws in common at temperature 1 with the same noise."""
     divergence: float = 0.0
     """Sum of KL(target || student) in nats."""
+    chains: Chains = field(default_factory=Chains)
+    """Of drafts from each of these positions on; none where they were not counted."""
 
     def __add__(self, other: Guesses) -> Guesses:
         """Return both together."""
@@ -34,6 +38,7 @@ class Guesses:
             hits=tuple(a + b for a, b in zip(self.hits, other.hits, strict=True)),
             matches=self.matches + other.matches,
             divergence=self.divergence + other.divergence,
+            chains=self.chains + other.chains,
         )
 
     @property

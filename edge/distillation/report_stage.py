@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from edge.distillation.compact import SUFFIX, pack_draft
+from edge.distillation.compact import SUFFIX, pack_draft, unpacked
 from edge.distillation.costs import Costs, measure_costs
 from edge.distillation.draft_reading import check_draft
 from edge.distillation.evaluation import EvaluatedDraft, measure_draft, rows_of
@@ -20,14 +20,14 @@ from edge.distillation.plot import plot_report
 from edge.distillation.progress import Progress
 from edge.distillation.recipe import write_atomically
 from edge.distillation.shards import Shard, count_shards, read_shard
-from edge.distillation.speedup import best_rate, tokens_per_round
+from edge.distillation.speedup import best_rate
 from edge.distillation.write_stage import TEXT
 from edge.drafters.distilled import load_distilled
 from paceline.engine.loading import DType, load_model, load_tokenizer, resolve
 
 ROUND_TRIPS_S = (0.02, 0.06, 0.2)
 ROUND_LENGTHS = (2, 4, 8)
-TREE_WIDTHS = (2, 4)
+TREE_WIDTHS, TREE_DEPTH = (2, 4), 4
 HOT = 0.8
 """Texts of at least this temperature stand for temperature 1."""
 REPORT, PLOT = "report.json", "report.png"
@@ -53,10 +53,9 @@ def write_report(folder: Path, stage: ReportStage, *, progress: Progress) -> Pat
     shards = [read_shard(text, number) for number in range(count_shards(text))]
     record = check_draft(stage.draft)
     progress.note(f"measuring {stage.draft} on held-out text of {record['target']}")
-    draft = EvaluatedDraft(stage.draft, device=stage.device)
-    cold, hot = _tallies(draft, shards)
-    del draft
-    costs = _costs(record, stage)
+    with _as_shipped(stage.draft, record) as shipped:
+        cold, hot = _tallies(shipped, stage, shards)
+        costs = _costs(shipped, stage, target=record["target"])
     report = {
         "draft": str(stage.draft),
         "target": record["target"],
@@ -80,8 +79,10 @@ def write_report(folder: Path, stage: ReportStage, *, progress: Progress) -> Pat
     return path
 
 
-def _tallies(draft: EvaluatedDraft, shards: Sequence[Shard]) -> tuple[Tally, Tally]:
+def _tallies(shipped: Path, stage: ReportStage, shards: Sequence[Shard]) -> tuple[Tally, Tally]:
     """Greedy texts, and hot ones."""
+    with unpacked(shipped) if shipped.is_file() else nullcontext(shipped) as folder:
+        draft = EvaluatedDraft(folder, device=stage.device)
 
     def cold_texts(packer: Packer) -> list[Text]:
         return [text for text in packer.texts(is_held_out=True) if text.passage.temperature == 0]
@@ -95,19 +96,18 @@ def _tallies(draft: EvaluatedDraft, shards: Sequence[Shard]) -> tuple[Tally, Tal
     )
 
 
-def _costs(record: dict[str, Any], stage: ReportStage) -> Costs:
+def _costs(shipped: Path, stage: ReportStage, *, target: str) -> Costs:
     """Both engines as an edge and a verifier would load them."""
-    source = resolve(record["target"])
+    source = resolve(target)
     tokenizer = load_tokenizer(source)
     large = load_model(source, dtype=stage.dtype, device=stage.device, tokenizer=tokenizer)
-    with _as_shipped(stage.draft, record) as path:
-        small = load_distilled(path, tokenizer=tokenizer, dtype=stage.dtype, device=stage.device)
-        return measure_costs(small, large)
+    small = load_distilled(shipped, tokenizer=tokenizer, dtype=stage.dtype, device=stage.device)
+    return measure_costs(small, large)
 
 
 @contextmanager
 def _as_shipped(draft: Path, record: dict[str, Any]) -> Iterator[Path]:
-    """A draft that learned with rounded weights is run packed, any other as it is."""
+    """A draft that learned with rounded weights is packed, any other left as it is."""
     if record["training"].get("training", {}).get("bits") is None:
         yield draft
         return
@@ -118,17 +118,21 @@ def _as_shipped(draft: Path, record: dict[str, Any]) -> Iterator[Path]:
 
 
 def _rounds(cold: Tally) -> dict[str, Any]:
-    """Expected tokens per round by category: chains, and trees of some width on every level."""
+    """Tokens per round by category, as the texts have it: chains, and trees of some width on every level.
+
+    Categories without an answer that is long enough are left out.
+    """
     rows: dict[str, Any] = {}
     for name, guesses in cold.rows().items():
-        row = {
-            f"chain_{length}": round(tokens_per_round(guesses.acceptance, length), 3)
-            for length in ROUND_LENGTHS
+        chains = guesses.chains
+        if chains.num_starts == 0:
+            continue
+        rows[name] = {
+            f"chain_{length}": round(chains.tokens_per_round(length), 3) for length in ROUND_LENGTHS
+        } | {
+            f"tree_{width}x{TREE_DEPTH}": round(chains.tokens_per_round(TREE_DEPTH, width=width), 3)
+            for width in TREE_WIDTHS
         }
-        for width in TREE_WIDTHS:
-            covered = guesses.coverage[width - 1]
-            row[f"tree_{width}x4"] = round(tokens_per_round(covered, 4), 3)
-        rows[name] = row
     return rows
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from edge.distillation.chains import count_chains
 from edge.distillation.conversation import Role
 from edge.distillation.levels import rounded_weights
 from edge.distillation.loss import divergence
@@ -129,8 +130,9 @@ def measure_student(
         found = ranks(logits, student.output_ids, torch.from_numpy(batch.top_tokens).to(device))
         start = 0
         for text, length in zip(batch.texts, batch.lengths, strict=False):
-            here = torch.arange(start, start + length, device=device)
-            here = here[answers[start : start + length]]
+            whole = slice(start, start + length)
+            here = torch.arange(start, start + length, device=device)[answers[whole]]
+            rows = (found[whole], matches[whole], answers[whole])
             start += length
             counts = torch.bincount(found[here], minlength=RANKS + 1).tolist()
             guesses = Guesses(
@@ -138,6 +140,7 @@ def measure_student(
                 hits=tuple(counts[:RANKS]),
                 matches=float(matches[here].sum()),
                 divergence=float(losses[here].sum()),
+                chains=count_chains(*(part.cpu().numpy() for part in rows)),
             )
             tally.add(category(text), guesses)
     return tally

@@ -292,6 +292,12 @@ def test_the_report_says_what_the_draft_is_worth(run: Path, draft: Path) -> None
     assert sum(parts) == everything["positions"]
     assert all(parts)
     assert report["costs"]["draft_s"] > 0
+    chain = everything["chain"]
+    assert 0 < chain["starts"] < everything["positions"]
+    assert len(chain["by_position"]) == len(chain["by_position_coupled"]) == 8
+    rounds = report["tokens_per_round"]["all"]
+    assert rounds["chain_2"] >= 1 + chain["by_position"][0] - 1e-3
+    assert 1 <= rounds["chain_2"] <= rounds["chain_4"] <= rounds["tree_2x4"] <= rounds["tree_4x4"]
     assert set(report["best_chain"]) == {"rtt_20_ms", "rtt_60_ms", "rtt_200_ms"}
     assert (draft / "report.png").read_bytes().startswith(b"\x89PNG")
 
