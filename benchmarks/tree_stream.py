@@ -205,7 +205,7 @@ def _plot(held: dict[Key, Cell], path: Path) -> None:
             )
     left.axhline(1.0, color="grey", lw=0.8)
     left.set(xlabel="round trip, ms", ylabel="tokens/s, x of cloud only", title="speed by draft")
-    left.set_ylim(bottom=0.0)
+    left.set_ylim(0.0, 4.0)
     left.legend(fontsize=7)
     _plot_costs(held, middle, cost="payload_bytes", name="payload bytes per committed token")
     middle.axvline(BYTES_BAR, color="grey", ls=":", lw=1)

@@ -37,13 +37,15 @@ VOCABULARY = 1024
 """Ids below it have 1.87 bytes on the wire on average, as those of text have with the tokenizer of SmolLM2 (1.80 to 1.87)."""
 
 BOTH = ("low-bit-4-64", "smollm2-135m-draft-first")
+SHIPPED = "smollm2-135m-draft"
 DRAFTS = tuple(
     Draft(name=f"{share:.2f}", label=label, acceptance=share, forward_s=0.004, **told)
     for share, label, told in (
         (0.79, "recorded, 4-bit copy", {"traces": BOTH[:1]}),
         (0.60, "recorded, mixed", {"traces": BOTH, "first_share": 0.58}),
         (0.40, "recorded, mixed", {"traces": BOTH, "first_share": 0.11}),
-        (0.35, "recorded, shipped draft", {"traces": BOTH[1:]}),
+        (0.35, "recorded, first shipped draft", {"traces": BOTH[1:]}),
+        (0.45, "recorded, shipped draft", {"traces": (SHIPPED,)}),
     )
 )
 """By the share of positions at which the first guess is right. What is mixed takes each position from one of two drafts."""
