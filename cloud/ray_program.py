@@ -38,6 +38,9 @@ WATCH_S = 2.0
 READY_S = 20.0
 """How long the ingress may take once the replicas serve."""
 END_S = 10.0
+
+_REFUSALS = (ConnectionError, RuntimeError, ValueError, OSError)
+"""What Ray raises if it cannot be started or joined."""
 """How long a killed process of Ray may take to be gone."""
 LOOK_S = 0.1
 MAX_MESSAGE_BYTES = 4 << 20
@@ -126,17 +129,23 @@ def _begin(init: Callable[[], object]) -> None:
     for is_last in (False, True):
         try:
             init()
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise ConfigError(f"--ray: Ray cannot be started or joined: {error}") from error
         except Exception as error:
-            if type(error) is not Exception:  # its time-out has no type of its own
+            if not (_is_timeout(error) or isinstance(error, _REFUSALS)):
                 raise
-            _end_half_started(error)
-            ray.shutdown()
-            if is_last:
-                raise ConfigError(f"--ray: Ray cannot be started: {error}") from error
+            if _is_timeout(error):
+                _end_half_started(error)
+                ray.shutdown()
+            if is_last or not _is_timeout(error):
+                raise ConfigError(f"--ray: Ray cannot be started or joined: {error}") from error
         else:
             return
+
+
+def _is_timeout(error: Exception) -> bool:
+    """Whether a process of Ray came too late: that has no type of its own."""
+    return type(error) is Exception or (
+        type(error) is RuntimeError and str(error).startswith("Timed out")
+    )
 
 
 def _end_half_started(error: Exception) -> None:

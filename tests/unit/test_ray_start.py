@@ -30,6 +30,9 @@ class Start:
     [
         (Exception("timed out during startup"), 1, 2, True),
         (Exception("timed out during startup"), 2, 2, False),
+        (RuntimeError("Timed out waiting for file gcs_server_port"), 1, 2, True),
+        (RuntimeError("Timed out waiting for file gcs_server_port"), 2, 2, False),
+        (RuntimeError("called twice"), 1, 1, False),
         (ConnectionError("nobody there"), 1, 1, False),
     ],
 )
