@@ -89,7 +89,7 @@ def test_many_samples_come_as_few_points_in_order() -> None:
 
 
 def test_rows_and_age_are_bounded() -> None:
-    file = HistoryFile(None, bounds=HistoryBounds(max_rows=10, max_age_s=1000.0))
+    file = HistoryFile(None, bounds=HistoryBounds(max_rows=10))
     file.write(_samples(30))
     assert file.num_rows() == 10
     assert file.edge("one", since_s=0.0, max_points=100)[0].at_s == NOW_S - 45.0
