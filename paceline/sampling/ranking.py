@@ -3,12 +3,14 @@
 What `Sampler.rank` returns row by row, for a drafter whose leaves come out of one forward pass and whose model may know some
 tokens of the vocabulary only. The noise of a token depends on no other token, so that of the known ones is all that is computed.
 
-Shape suffixes: R = rows; W = known tokens; C = chunks of them.
+Shape suffixes: R = rows; W = known tokens; C = columns of them, H high; M = largest ones; N = candidates for those.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from paceline.sampling.coupled import Ranking
@@ -17,11 +19,8 @@ from paceline.sampling.noise import DEFAULT_CACHE_BYTES, NoiseCache
 from paceline.sampling.settings import SamplingSettings
 from paceline.tokens import Position, TokenId
 
-CHUNK = 128
-"""Neighbours of which only the largest is looked at first: the best k of all are in the best k chunks."""
-
-FEW_ROWS = 3
-"""For fewer rows it is faster to look at everything at once."""
+COLUMNS = 256
+"""A row is looked at as so many columns: the best k of all are in the k columns whose largest values are best."""
 SPARE = 4
 """So many more than wanted are looked for: values that equal the last one are found with it, and bfloat16 makes many equal."""
 
@@ -120,38 +119,59 @@ def best_rows(values_RW: Tensor, k: int) -> list[list[tuple[int, float]]]:
         ModelError: a row's largest value is not finite.
     """
     most = min(k + SPARE, values_RW.shape[1])
-    top_values, top_indices = _top(values_RW, most)
     rows: list[list[tuple[int, float]]] = []
-    pairs = zip(top_values.tolist(), top_indices.tolist(), strict=True)
-    for row, (values, indices) in enumerate(pairs):
-        if values[0] - values[0] != 0.0:
-            raise not_finite(values[0])
-        found = zip(indices, values, strict=True)
-        if most > k and values[k - 1] == values[-1]:
+    top_values, top_indices = _top(values_RW, most)
+    for row, (values, indices) in enumerate(zip(top_values, top_indices, strict=True)):
+        found = sorted(zip(indices, values, strict=True), key=lambda one: (-one[1], one[0]))
+        if most > k and found[k - 1][1] == found[-1][1]:
             # More values equal the last one than were taken, perhaps with lower indices: look at all of them.
             every: list[int] = best(values_RW[row], k).tolist()
-            found = zip(every, values_RW[row, every].tolist(), strict=True)
-        rows.append(sorted(found, key=lambda one: (-one[1], one[0]))[:k])
+            found = list(zip(every, values_RW[row, every].tolist(), strict=True))
+            found.sort(key=lambda one: (-one[1], one[0]))
+        rows.append(found[:k])
     return rows
 
 
-def _top(values_RW: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Return the largest values of each row and their indices: [R, most] each.
+def _top(values_RW: Tensor, most: int) -> tuple[list[list[float]], list[list[int]]]:
+    """Return the largest values of each row and their indices, in any order: `most` of each row.
 
     Among values that equal the last of them, any may be taken.
+
+    Raises:
+        ModelError: a row's largest value is not finite.
     """
+    if values_RW.device.type != "cpu":
+        found = values_RW.topk(most)
+        top_RM, places_RM = found.values.cpu().numpy(), found.indices.cpu().numpy()
+    else:
+        top_RM, places_RM = _top_of(values_RW.numpy(), most)
+    for largest in top_RM.max(axis=1).tolist():
+        if largest - largest != 0.0:
+            raise not_finite(largest)
+    return top_RM.tolist(), places_RM.tolist()
+
+
+def _top_of(
+    values_RW: NDArray[np.float32], most: int
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return what `_top` does. What is no number counts as the largest."""
     num_rows, width = values_RW.shape
-    num_chunks = width // CHUNK
-    if num_rows < FEW_ROWS or num_chunks <= 2 * most:
-        return values_RW.topk(most)
-    rest = values_RW[:, num_chunks * CHUNK :]
-    chunks_RCW = values_RW[:, : num_chunks * CHUNK].view(-1, num_chunks, CHUNK)
-    chosen = chunks_RCW.amax(dim=2).topk(most, sorted=False).indices
-    candidates = chunks_RCW.gather(1, chosen[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
-    if rest.shape[1]:
-        candidates = torch.cat((candidates, rest), dim=1)
-    values, places = candidates.topk(most)
-    inside = chosen.gather(1, (places // CHUNK).clamp_(max=most - 1)) * CHUNK + places % CHUNK
-    # What comes behind the chunks stands behind the candidates too.
-    behind = places + (num_chunks - most) * CHUNK
-    return values, torch.where(places < most * CHUNK, inside, behind)
+    height = width // COLUMNS
+    whole = height * COLUMNS
+    if height < 2 or 2 * most > COLUMNS:
+        places_RM = np.argpartition(values_RW, width - most, axis=1)[:, width - most :]
+        return np.take_along_axis(values_RW, places_RM, axis=1), places_RM
+    flat = np.ascontiguousarray(values_RW).reshape(-1)
+    # Columns, not neighbours: their maxima are those of whole vectors.
+    largest_RC = values_RW[:, :whole].reshape(num_rows, height, COLUMNS).max(axis=1)
+    chosen_RM = largest_RC.argpartition(COLUMNS - most, axis=1)[:, COLUMNS - most :]
+    tops_H1 = np.arange(0, whole, COLUMNS)[:, None]
+    places_RN = (chosen_RM[:, None, :] + tops_H1).reshape(num_rows, height * most)
+    if whole < width:
+        rest = np.broadcast_to(np.arange(whole, width), (num_rows, width - whole))
+        places_RN = np.concatenate((places_RN, rest), axis=1)
+    values_RN = flat.take(places_RN + np.arange(0, num_rows * width, width)[:, None])
+    last = places_RN.shape[1] - most
+    inside_RM = values_RN.argpartition(last, axis=1)[:, last:]
+    rows_R1 = np.arange(num_rows)[:, None]
+    return values_RN[rows_R1, inside_RM], places_RN[rows_R1, inside_RM]
