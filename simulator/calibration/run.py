@@ -15,6 +15,7 @@ from typing import Literal
 import click
 import torch
 
+from edge.draft_spec import BlockSpec, TreeSpec, parse
 from edge.drafters import LOOKUP, ModelDrafter, load_drafter
 from edge.private_verifier import VerifierSettings
 from paceline.console import Step, progress
@@ -112,6 +113,13 @@ def _name(spec: str) -> str:
 
 
 def _check_names(specs: Sequence[str]) -> None:
+    for spec in specs:
+        parsed = parse(spec)
+        if isinstance(parsed.model if isinstance(parsed, TreeSpec) else parsed, BlockSpec):
+            raise ConfigError(
+                f"--draft: got {spec}, expected a drafter of one position at a time: a trace has one guess for each. Leave "
+                "block: out to record what the draft guesses without its slots"
+            )
     names = [trace_name(spec) for spec in specs]
     for name in names:
         if names.count(name) > 1:

@@ -166,6 +166,7 @@ def test_the_command_writes_costs_and_guesses(target: Path, tmp_path: Path) -> N
     [
         (["--draft", "low-bit:9/64"], "expected low-bit:BITS/GROUP"),
         (["--draft", "lookup", "--draft", "lookup"], "would be written to guesses-lookup.json"),
+        (["--draft", "tree:block:some.draft"], "expected a drafter of one position at a time"),
     ],
 )
 def test_wrong_drafts_are_named(
