@@ -73,7 +73,10 @@ class OutputPlaces:
     def placed(
         self, ids: NDArray[np.int64], probs: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return places among the outputs, and the probabilities without those of tokens that it cannot say."""
+        """Return places among the outputs, and the probabilities without those of tokens that it cannot say.
+
+        The probabilities are changed in place.
+        """
         indices = self._places[ids]
         probs[indices < 0] = 0.0
         # Rounding to float16 may leave a sum a little over 1.

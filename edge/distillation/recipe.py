@@ -4,6 +4,7 @@ OUT/recipe.json      what the text and the draft depend on
 text/000000/     shards of written text (`shards`)
 documents.json   licensed text that was used: name, licence, sha256
 training/        state of the training
+practice-training/  drafts of that student on the text (`practice`), if it practises; training-practised/ goes on from it
 draft/           the draft
 """
 
