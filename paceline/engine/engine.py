@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy, deepcopy
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -64,8 +63,7 @@ class Engine:
         self._cache = RollbackCache(layout=self._layout, settings=self._settings)
         self._backend = backend or SdpaBackend()
         self._clock = MonotonicClock()
-        self._split = StepSplit()
-        self._work = WorkCounters()
+        self.reset_counters()
         self._head_start_ns = 0
         self._hidden: Tensor | None = None
         model.get_output_embeddings().register_forward_pre_hook(self._note_head)
@@ -88,12 +86,24 @@ class Engine:
     @property
     def step_split(self) -> StepSplit:
         """Where the time of all steps since the warm-up went; subtract two to look at some steps."""
-        return self._split
+        plan_ns, attention_ns, head_ns, linear_ns = self._spent_ns
+        return StepSplit(
+            num_steps=self._num_steps,
+            num_rows=self._rows_written,
+            plan_ns=plan_ns,
+            attention_ns=attention_ns,
+            head_ns=head_ns,
+            linear_ns=linear_ns,
+        )
 
     @property
     def work(self) -> WorkCounters:
         """Rows written, moved and copied since the warm-up."""
-        return replace(self._work, rows_copied=self._cache.rows_copied)
+        return WorkCounters(
+            rows_written=self._rows_written,
+            rows_moved=self._rows_moved,
+            rows_copied=self._cache.rows_copied,
+        )
 
     def open(
         self,
@@ -140,7 +150,7 @@ class Engine:
             )
             tokens.extend(group.tokens)
         wanted, offsets = _wanted_rows(plans)
-        positions = [int(position) for plan in plans for position in plan.positions]
+        positions = [position for plan in plans for position in plan.positions.tolist()]
         rows = torch.tensor([tokens, positions], device=self._layout.device)
         step = Step(tuple(plans), backend=self._backend, clock=self._clock)
         planned_ns = self._clock.now_ns()
@@ -168,8 +178,7 @@ class Engine:
             LocalProtocolError: not such a path or such rows.
         """
         check_commit(sequence, path, keep)
-        moved = self._move(sequence, (*path, *keep))
-        self._work = replace(self._work, rows_moved=self._work.rows_moved + moved)
+        self._rows_moved += self._move(sequence, (*path, *keep))
         tokens = [sequence.pending[index].token for index in path]
         numbers = {old: new for new, old in enumerate(keep)}
         if path:
@@ -269,7 +278,9 @@ class Engine:
 
     def reset_counters(self) -> None:
         """Let `step_split` and `work` start again."""
-        self._split, self._work = StepSplit(), WorkCounters()
+        self._num_steps = self._rows_written = self._rows_moved = 0
+        self._spent_ns = [0, 0, 0, 0]
+        """For planning, attention, the output matrix, and all else."""
 
     def _run(self, tokens: Tensor, positions: Tensor, wanted: Sequence[int], step: Step) -> Tensor:
         """Logits [wanted rows, V] in float32."""
@@ -323,16 +334,11 @@ class Engine:
     ) -> None:
         head_ns = ended_ns - self._head_start_ns if has_head else 0
         linear_ns = ended_ns - planned_ns - step.attention_ns - head_ns
-        old = self._split
-        self._split = StepSplit(
-            num_steps=old.num_steps + 1,
-            num_rows=old.num_rows + num_rows,
-            plan_ns=old.plan_ns + planned_ns - started_ns,
-            attention_ns=old.attention_ns + step.attention_ns,
-            head_ns=old.head_ns + head_ns,
-            linear_ns=old.linear_ns + linear_ns,
-        )
-        self._work = replace(self._work, rows_written=self._work.rows_written + num_rows)
+        self._num_steps += 1
+        self._rows_written += num_rows
+        took_ns = (planned_ns - started_ns, step.attention_ns, head_ns, linear_ns)
+        for index, spent_ns in enumerate(took_ns):
+            self._spent_ns[index] += spent_ns
 
 
 def _wanted_rows(plans: Sequence[GroupPlan]) -> tuple[list[int], tuple[int, ...]]:

@@ -114,6 +114,7 @@ class _Body(nn.Module):
         self.layers = nn.ModuleList(
             _Layer(layer, self._heads, number, make) for number, layer in enumerate(body.layers)
         )
+        self._desks = _Desks()
         # A row that begins in this column is as long as the norm wants it: never 0, however small its numbers.
         self._least = (config.hidden_size * config.rms_norm_eps) ** 0.5
         weight: Tensor = body.embed_tokens.weight
@@ -128,20 +129,29 @@ class _Body(nn.Module):
         """Return hidden states before the last norm, in float32 with a column for the norm: [R, H + 1]."""
         step: LayerStep = keywords[STEP_KEYWORD]
         embedded_RH: Tensor = self._embeddings(input_ids[0])
-        num_rows, width = embedded_RH.shape
-        summed_RH = torch.empty((num_rows, width + 1), device=embedded_RH.device)
-        summed_RH[:, width] = self._least
-        hidden_RH = summed_RH[:, :width]
-        hidden_RH.copy_(embedded_RH)
-        desk = _Desk(self._heads, self._turns[position_ids[0]], embedded_RH.dtype, step)
+        desk = self._desk(embedded_RH, step)
+        desk.begin(embedded_RH, self._turns[position_ids[0]], step)
         for layer in self.layers:
-            layer.forward(hidden_RH, summed_RH, desk)
-        return summed_RH
+            layer.forward(desk)
+        desk.end()
+        return desk.summed
+
+    def _desk(self, embedded_RH: Tensor, step: LayerStep) -> _Desk:
+        """Return a desk for so many rows: the last one of its size, if they are few."""
+        num_rows = embedded_RH.shape[0]
+        is_folded = isinstance(step, Step) and step.is_folded
+        desk = self._desks.get(num_rows) if is_folded else None
+        if desk is None:
+            desk = _Desk(self._heads, embedded_RH, least=self._least, is_folded=is_folded)
+            if is_folded:
+                self._desks[num_rows] = desk
+        return desk
 
     def finish(self, summed_RH: Tensor, rows: Tensor | slice) -> Tensor:
         """Return some rows as the output matrix takes them."""
         summed_RH = summed_RH[rows]
-        return self._norm.forward(summed_RH[:, :-1]).div_(lengths(summed_RH)).to(self._dtype)
+        hidden_RH = summed_RH.narrow(1, 0, summed_RH.shape[1] - 1)
+        return self._norm.forward(hidden_RH).div_(lengths(summed_RH)).to(self._dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,52 +185,94 @@ class _Heads:
 
 
 class _Desk:
-    """What every layer of a step writes its queries, keys and values on, and how it attends."""
+    """What every layer of a step writes on: hidden states, inputs of products, queries, keys and values.
+
+    Views are made once: to make one takes as long as a small operation.
+
+    Args:
+        heads: of the model.
+        embedded_RH: rows as long, as many, of the type and on the device of those that will come.
+        least: what stands in the column for the norm.
+        is_folded: every step to come is.
+    """
 
     __slots__ = (
-        "_folded",
         "_heads",
+        "_is_folded",
         "_mixed",
         "_new",
         "_queries",
+        "_query_rows",
         "_query_view",
         "_step",
         "_turned",
         "_turns",
+        "hidden",
+        "normed",
+        "rows",
+        "summed",
     )
 
     def __init__(
-        self, heads: _Heads, turns_RC: Tensor, dtype: torch.dtype, step: LayerStep
+        self, heads: _Heads, embedded_RH: Tensor, *, least: float, is_folded: bool
     ) -> None:
         self._heads = heads
-        self._step = step
-        self._turns = turns_RC[:, None]
-        num_rows, g, q, d = len(turns_RC), heads.num_keys, heads.queries_per_key, heads.head_dim
-        self._mixed = torch.empty((num_rows, (g * q + 2 * g) * d), device=turns_RC.device)
+        num_rows, width = embedded_RH.shape
+        device = embedded_RH.device
+        self.summed = torch.empty((num_rows, width + 1), device=device)
+        """Hidden states, in float32, with a column for the norm: [R, H + 1]."""
+        self.summed[:, width] = least
+        self.hidden = self.summed[:, :width]
+        self.normed = torch.empty((num_rows, width), device=device)
+        self.rows = torch.empty_like(embedded_RH)
+        """What goes into a product, in the model's type."""
+        g, q, d = heads.num_keys, heads.queries_per_key, heads.head_dim
+        self._mixed = torch.empty((num_rows, (g * q + 2 * g) * d), device=device)
         pairs = self._mixed.view(num_rows, -1, d // 2, 2)
         self._turned = torch.view_as_complex(pairs)[:, : g * q + g]
-        self._folded = isinstance(step, Step) and step.is_folded
-        if self._folded:
-            self._queries = self._mixed.new_empty((g, num_rows, q, d), dtype=dtype)
+        self._step: LayerStep | None = None
+        self._turns: Tensor | None = None
+        self._is_folded = is_folded
+        if is_folded:
+            self._query_rows = self.rows.new_empty((g, num_rows, q, d))
+            self._queries = self._query_rows.view(1, g, num_rows * q, d)
             self._query_view = self._mixed[:, : g * q * d].view(num_rows, g, q, d).transpose(0, 1)
             self._new = self._mixed[:, g * q * d :].view(num_rows, 2, g, d).permute(1, 2, 0, 3)
 
+    def begin(self, embedded_RH: Tensor, turns_RC: Tensor, step: LayerStep) -> None:
+        """Take the rows of a step."""
+        self.hidden.copy_(embedded_RH)
+        self._turns = turns_RC[:, None]
+        self._step = step
+
+    def end(self) -> None:
+        """Let go of the step: it holds memory of sequences."""
+        self._step = None
+
     def attend(self, mixed_RN: Tensor, lengths_R1: Tensor, call: AttentionCall) -> Tensor:
         """Make queries, keys and values of unit rows, turn, write keys and values, attend: [R, G * Q * D]."""
-        heads, num_rows = self._heads, mixed_RN.shape[0]
+        heads, num_rows, step = self._heads, mixed_RN.shape[0], self._step
+        assert step is not None and self._turns is not None, "begun"  # noqa: PT018 - one look
         torch.div(mixed_RN, lengths_R1, out=self._mixed)
         self._turned.mul_(self._turns)
-        if self._folded:
-            assert isinstance(self._step, Step)
-            self._queries.copy_(self._query_view)
-            queries = self._queries.view(1, heads.num_keys, -1, heads.head_dim)
-            seen = self._step.attend_folded(queries, self._new, layer=call.layer, scale=call.scale)
+        if self._is_folded:
+            assert isinstance(step, Step)
+            self._query_rows.copy_(self._query_view)
+            seen = step.attend_folded(self._queries, self._new, layer=call.layer, scale=call.scale)
             by_key = seen.view(heads.num_keys, num_rows, -1, heads.head_dim)
             return by_key.transpose(0, 1).reshape(num_rows, -1)
         mixed = self._mixed.to(mixed_RN.dtype).view(num_rows, -1, heads.head_dim).transpose(0, 1)
         parts = [heads.num_queries, heads.num_keys, heads.num_keys]
         queries, keys, values = torch.split(mixed[None], parts, dim=1)
-        return self._step.attend(queries, keys, values, call).reshape(num_rows, -1)
+        return step.attend(queries, keys, values, call).reshape(num_rows, -1)
+
+
+class _Desks(dict[int, _Desk]):
+    """The desks of one engine's steps by their number of rows, a few at most; another engine on the same weights has its own."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Desks:
+        del memo
+        return _Desks()
 
 
 class _Layer(nn.Module):
@@ -242,7 +294,6 @@ class _Layer(nn.Module):
             self._gates.forward,
             self._down.forward,
         )
-        self._dtype = layer.input_layernorm.weight.dtype
         self._call = AttentionCall(
             layer=number, scale=float(layer.self_attn.scaling), window=None, softcap=None
         )
@@ -251,21 +302,19 @@ class _Layer(nn.Module):
         """Return the four products of the layer."""
         return self._mix, self._out, self._gates, self._down
 
-    def forward(self, hidden_RH: Tensor, summed_RH: Tensor, desk: _Desk) -> None:
-        """Add what the layer has to say to the hidden states.
-
-        Args:
-            hidden_RH: hidden states, in float32.
-            summed_RH: the same with the column for the norm: [R, H + 1].
-            desk: of the step.
-        """
+    def forward(self, desk: _Desk) -> None:
+        """Add what the layer has to say to the hidden states on the desk."""
+        hidden_RH, summed_RH = desk.hidden, desk.summed
         before, mix, out, between, gates, down = self._functions
         # What is divided may as well be divided behind the product, where something is copied anyway.
-        mixed_RN = mix(before(hidden_RH).to(self._dtype))
+        mixed_RN = mix(before(hidden_RH, out=desk.rows))
         hidden_RH.add_(out(desk.attend(mixed_RN, lengths(summed_RH), self._call)))
-        normed_RH = between(hidden_RH).div_(lengths(summed_RH))
-        gate, up = gates(normed_RH.to(self._dtype)).chunk(2, dim=-1)
-        hidden_RH.add_(down(silu(gate).mul_(up)))
+        normed_RH = between(hidden_RH, out=desk.normed)
+        both_RF = gates(torch.div(normed_RH, lengths(summed_RH), out=desk.rows))
+        width = both_RF.shape[1] // 2
+        hidden_RH.add_(
+            down(silu(both_RF.narrow(1, 0, width)).mul_(both_RF.narrow(1, width, width)))
+        )
 
 
 def lengths(summed_RH: Tensor) -> Tensor:
@@ -285,5 +334,6 @@ class _Norm(nn.Module):
         self.register_buffer("_weight", weight * len(weight) ** 0.5)
         self._constant = self._weight
 
-    def forward(self, rows_RH: Tensor) -> Tensor:
-        return rows_RH * self._constant
+    def forward(self, rows_RH: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """Return rows times the weights; `out` may be of a smaller type."""
+        return torch.mul(rows_RH, self._constant, out=out)

@@ -33,7 +33,7 @@ class Run:
 
     def targets(self) -> tuple[Tensor, ...]:
         """Per layer the slots, [2, kv heads, rows, head dim]."""
-        return self.storage[:, :, :, self.slot : self.slot + self.num_rows].unbind(0)
+        return self.storage.narrow(3, self.slot, self.num_rows).unbind(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,8 +97,10 @@ class _Pieces:
 
     def __init__(self, plan: GroupPlan) -> None:
         storage, num_keys = plan.reads[0]
-        self.keys = storage[:, :1, :, :num_keys].unbind(0)
-        self.values = storage[:, 1:, :, :num_keys].unbind(0)
+        num_layers, _, num_heads, _, head_dim = storage.shape
+        seen = storage.narrow(3, 0, num_keys)
+        pieces = seen.view(2 * num_layers, 1, num_heads, num_keys, head_dim).unbind(0)
+        self.keys, self.values = pieces[::2], pieces[1::2]
         self.mask: Tensor | None = None
         if not plan.new_visible.all():
             num_rows, num_new = plan.new_visible.shape
