@@ -141,4 +141,6 @@ def toy_tokenizer(vocabulary_size: int) -> Tokenizer:
 
 
 def _character(token: int) -> str:
-    return chr(0x4E00 + token)
+    code = 0x4E00 + token
+    # Beyond are halves of characters, and the sign of a text cut within one.
+    return chr(code if code < 0xD800 else code - 0xD800 + 0x20000)
