@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from distance_cells import CLOUD_ONLY, DRAFTS, SYSTEMS
 from distance_lines import Line, RunFolder
-from distance_prediction import Reading, predicted
+from distance_prediction import Asked, Reading, predicted
 from distance_prediction import speed as predicted_speed
 from distance_report import Group, groups, row
 from validation import save
@@ -85,9 +85,15 @@ def _predict(
             one
             for lines in _by_tenant(group)
             for one in predicted(
-                lines,
+                [
+                    Asked(
+                        line=line,
+                        text=reading.text(line),
+                        guesses=reading.guesses(draft, line) if draft else None,
+                    )
+                    for line in lines
+                ],
                 calibration=costs,
-                guesses=[] if draft is None else [reading.guesses(draft, line) for line in lines],
                 pass_s=max(1e-6, told["pass_s"]),
             )
         ]

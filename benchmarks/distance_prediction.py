@@ -24,9 +24,10 @@ from simulator.calibration.cost_file import Calibration
 from simulator.calibration.record import LOGITS, OwnText, read_along
 from simulator.cost import StepCost
 from simulator.notation import parse_network
-from simulator.predict import CONNECTED_S, TARGET
+from simulator.predict import CONNECTED_S
 from simulator.virtual.costs import with_costs
 from simulator.virtual.edge import EdgeSettings, Request
+from simulator.virtual.known_target import KnownTarget, KnownText
 from simulator.virtual.machine import Occupation
 from simulator.virtual.parts import AnyTarget
 from simulator.virtual.tree_draft import MOST_CANDIDATES, SimulatedTreeDrafter
@@ -36,6 +37,9 @@ from simulator.virtual.world import WorldSettings, run
 NOWHERE = "rtt=0ms"
 PAUSE_S = 300.0
 """Between two questions, from one to the next."""
+
+VOCABULARY_SIZE = 49_152
+"""Of SmolLM2: ids of texts are below it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +60,18 @@ class Predicted:
     steps: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A line to predict: of what was measured count when it was asked, and the text that came."""
+
+    line: Line
+    text: KnownText
+    guesses: Guesses | None
+    """How the draft guesses it; None where nothing is drafted."""
+
+
 def predicted(
-    lines: Sequence[Line], *, calibration: Calibration, guesses: Sequence[Guesses], pass_s: float
+    asked: Sequence[Asked], *, calibration: Calibration, pass_s: float
 ) -> list[Predicted]:
     """Return how the generations of one tenant should have gone.
 
@@ -65,42 +79,35 @@ def predicted(
     have learned of those before. Over a link with weather each meets its own in a world of its own.
 
     Args:
-        lines: what was measured, in order; of it count what was asked, when, and how many tokens there were to come.
+        asked: the generations, in the order in which they were measured.
         calibration: of the verifier's machine.
-        guesses: of each; empty where nothing is drafted.
         pass_s: of the draft, as measured.
     """
-    if lines[0]["link"].endswith(" ms"):
-        times = [CONNECTED_S + PAUSE_S * index for index in range(len(lines))]
-        return _in_a_world(lines, times, guesses=guesses, calibration=calibration, pass_s=pass_s)
+    if asked[0].line["link"].endswith(" ms"):
+        times = [CONNECTED_S + PAUSE_S * index for index in range(len(asked))]
+        return _in_a_world(asked, times, calibration=calibration, pass_s=pass_s)
     return [
         found
-        for index, line in enumerate(lines)
-        for found in _in_a_world(
-            [line],
-            [line["at_s"]],
-            guesses=guesses[index : index + 1],
-            calibration=calibration,
-            pass_s=pass_s,
-        )
+        for one in asked
+        for found in _in_a_world([one], [one.line["at_s"]], calibration=calibration, pass_s=pass_s)
     ]
 
 
 def _in_a_world(
-    lines: Sequence[Line],
+    asked: Sequence[Asked],
     times_s: Sequence[float],
     *,
-    guesses: Sequence[Guesses],
     calibration: Calibration,
     pass_s: float,
 ) -> list[Predicted]:
+    lines = [one.line for one in asked]
     system = next(one for one in SYSTEMS if one.name == lines[0]["system"])
     draft = next(one for one in (NO_DRAFT, *DRAFTS) if one.name == lines[0]["draft"])
     rtt_s = lines[0]["rtt_s"]
     first_s = max(0.0, times_s[0] - CONNECTED_S)
     requests = [Request(prompt=(TokenId(1),), max_tokens=1, at_s=first_s)]
-    requests += [_request(line, at_s) for line, at_s in zip(lines, times_s, strict=True)]
-    by_seed = {line["seed"]: each for line, each in zip(lines, guesses, strict=False)}
+    requests += [_request(one, at_s) for one, at_s in zip(asked, times_s, strict=True)]
+    by_seed = {one.line["seed"]: one.guesses for one in asked if one.guesses is not None}
     edge = EdgeSettings(
         requests=tuple(requests),
         draft=None,
@@ -116,7 +123,11 @@ def _in_a_world(
         edges=(edge,),
         verifiers=(VerifierSettings(scheduler=scheduler),),
         network=parse_network(NOWHERE if system.is_colocated else lines[0]["network"]),
-        target=TARGET,
+        target=KnownTarget(
+            texts=tuple(one.text for one in asked),
+            vocabulary_size=VOCABULARY_SIZE,
+            context_length=1 << 20,
+        ),
         longest_s=times_s[-1] + 3600.0,
     )
     answers = run(with_costs(world, calibration)).asked[0][1:]
@@ -125,11 +136,11 @@ def _in_a_world(
     return [_predicted(answer.statistics, user_s=user_s) for answer in answers]
 
 
-def _request(line: Line, at_s: float) -> Request:
+def _request(asked: Asked, at_s: float) -> Request:
     return Request(
-        prompt=tuple(TokenId(1 + index) for index in range(line["prompt_tokens"])),
-        max_tokens=line["committed"],
-        seed=line["seed"],
+        prompt=asked.text.prompt,
+        max_tokens=asked.line["committed"],
+        seed=asked.line["seed"],
         at_s=at_s,
     )
 
@@ -145,6 +156,7 @@ class OneAfterTheOther:
     """A `Drafter` that guesses each answer as it was guessed, by its seed.
 
     Args:
+        target: knows the texts.
         guesses: by seed; another seed, that of a question without any, gets the first.
         occupation: of the edge's machine.
         pass_s: of a forward pass.
@@ -153,8 +165,14 @@ class OneAfterTheOther:
     name = "recorded"
 
     def __init__(
-        self, guesses: Mapping[int, Guesses], *, occupation: Occupation, pass_s: float
+        self,
+        target: KnownTarget,
+        guesses: Mapping[int, Guesses],
+        *,
+        occupation: Occupation,
+        pass_s: float,
     ) -> None:
+        self._target = target
         self._guesses = dict(guesses)
         self._occupation = occupation
         self._cost = StepCost(fixed_s=pass_s, per_row_s=0.0)
@@ -163,7 +181,7 @@ class OneAfterTheOther:
         """See `Drafter`."""
         guesses = self._guesses.get(sampling.seed) or next(iter(self._guesses.values()))
         drafter = SimulatedTreeDrafter(
-            TARGET,
+            self._target,
             trace=guesses.trace,
             chances=guesses.chances,
             category=guesses.category,
@@ -177,8 +195,8 @@ def _maker(
     guesses: Mapping[int, Guesses], *, pass_s: float
 ) -> Callable[[AnyTarget, Occupation], Drafter]:
     def made(target: AnyTarget, occupation: Occupation) -> Drafter:
-        assert target is TARGET, "knows what it draws"
-        return OneAfterTheOther(guesses, occupation=occupation, pass_s=pass_s)
+        assert isinstance(target, KnownTarget), "knows what it draws"
+        return OneAfterTheOther(target, guesses, occupation=occupation, pass_s=pass_s)
 
     return made
 
@@ -234,6 +252,11 @@ class Reading:
             return Guesses(trace=trace, chances=chances, category=line["category"] or None)
         texts = tuple(text for text in trace.texts if text.prompt == _name(line))
         return Guesses(trace=replace(trace, texts=texts), chances=chances)
+
+    def text(self, line: Line) -> KnownText:
+        """Return what was said in a line."""
+        own = self._own(line)
+        return KnownText(prompt=tuple(own.prompt), output=own.output)
 
     def _path(self, draft: DraftKind) -> Path:
         return self._folder / f"read-{draft.name}.json"
