@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/draft_forward.py [--draft NAME] [--rounds N] [--json FILE]
 
 `branch` is all that an edge does for a pass: from the paths to the guesses with their chances, with PENDING guesses in the cache.
-`extend` is the same for a chain of one token. `bare` is the products and the attention of as many rows, called one after
+`forward` is what the engine takes of that: planning, layers, output matrix. `extend` is the same as `branch` for a chain of one token. `bare` is the products and the attention of as many rows, called one after
 another from Python (`bare_layers.py`), with a copy of the same weights. They are timed in turns, each twice in a row, on one thread; told are medians and
-tenths of --rounds, of times and of ratios within a round. The split takes single parts away from the whole: what is left of the
+tenths of --rounds, of times and of ratios within a round. Times are the thread's own (processor time): what others take of a busy machine does not count. The split takes single parts away from the whole: what is left of the
 model's own time without products and attention is norms, turns, cache writes and sums, what is left of `branch` without the engine
 and the ranking is Python's bookkeeping.
 """
@@ -16,7 +16,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,15 +124,18 @@ def measured(
     tree = Tree(drafter, context=context, leaves=leaves, temperature=0.0)
     bare = bare_layers(model, num_keys=context + PENDING)
     what = {
-        "branch": Timed(step=tree.step, ready=tree.ready),
         "bare": Timed(step=partial(bare.step, leaves)),
     }
     if leaves == 1:
         chain = Chain(ModelDrafter(drafter.engine, vocabulary_size=1 << 20), context=context)
         what["extend"] = Timed(step=chain.step, ready=chain.ready)
-    times = timed_ms(what, rounds=rounds)
+    with timed_forward(drafter.engine) as forward:
+        what["branch"] = Timed(step=tree.step, ready=tree.ready, parts={"forward": forward})
+        times = timed_ms(what, rounds=rounds)
     tree.draft.close()
     row: dict[str, Any] = {
+        "forward_ms": spread(times["forward"]),
+        "forward_over_bare": ratio(times, "forward", "bare"),
         "branch_ms": spread(times["branch"]),
         "bare_ms": spread(times["bare"]),
         "branch_over_bare": ratio(times, "branch", "bare"),
@@ -151,10 +155,21 @@ class Stopwatch:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Do what the function does."""
-        started_s = time.perf_counter()
+        started_s = time.thread_time()
         result = self._inner(*arguments, **keywords)
-        self.last_ms = 1000 * (time.perf_counter() - started_s)
+        self.last_ms = 1000 * (time.thread_time() - started_s)
         return result
+
+
+@contextmanager
+def timed_forward(engine: Engine) -> Iterator[Callable[[], float]]:
+    """Time the engine's steps; give what tells how many ms the last one took."""
+    watch = Stopwatch(engine.forward)
+    engine.forward = watch  # type: ignore[method-assign]
+    try:
+        yield lambda: watch.last_ms
+    finally:
+        del engine.forward  # the class has its own
 
 
 def split(

@@ -60,7 +60,10 @@ class NodeScores:
 
     def _of(self, rank: int) -> _RankScores:
         rank = min(rank, MOST_RANKS)
-        return self._ranks.setdefault(rank, _RankScores(rank))
+        scores = self._ranks.get(rank)
+        if scores is None:
+            scores = self._ranks[rank] = _RankScores(rank)
+        return scores
 
 
 def calibration_error(nodes: Iterable[tuple[float, bool]], *, num_bins: int = 10) -> float:

@@ -8,9 +8,7 @@ Shape suffixes: R = rows; W = known tokens; C = columns of them, H high; M = lar
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from paceline.sampling.coupled import Ranking
@@ -120,58 +118,43 @@ def best_rows(values_RW: Tensor, k: int) -> list[list[tuple[int, float]]]:
     """
     most = min(k + SPARE, values_RW.shape[1])
     rows: list[list[tuple[int, float]]] = []
-    top_values, top_indices = _top(values_RW, most)
-    for row, (values, indices) in enumerate(zip(top_values, top_indices, strict=True)):
-        found = sorted(zip(indices, values, strict=True), key=lambda one: (-one[1], one[0]))
-        if most > k and found[k - 1][1] == found[-1][1]:
+    for row, (values, indices) in enumerate(zip(*_top(values_RW, most), strict=True)):
+        if values[0] - values[0] != 0.0:
+            raise not_finite(values[0])
+        found = zip(indices, values, strict=True)
+        if most > k and values[k - 1] == values[-1]:
             # More values equal the last one than were taken, perhaps with lower indices: look at all of them.
             every: list[int] = best(values_RW[row], k).tolist()
-            found = list(zip(every, values_RW[row, every].tolist(), strict=True))
-            found.sort(key=lambda one: (-one[1], one[0]))
-        rows.append(found[:k])
+            found = zip(every, values_RW[row, every].tolist(), strict=True)
+        rows.append(sorted(found, key=lambda one: (-one[1], one[0]))[:k])
     return rows
 
 
 def _top(values_RW: Tensor, most: int) -> tuple[list[list[float]], list[list[int]]]:
-    """Return the largest values of each row and their indices, in any order: `most` of each row.
+    """Return the largest values of each row in descending order, and their indices: `most` of each.
 
     Among values that equal the last of them, any may be taken.
-
-    Raises:
-        ModelError: a row's largest value is not finite.
     """
-    if values_RW.device.type != "cpu":
-        found = values_RW.topk(most)
-        top_RM, places_RM = found.values.cpu().numpy(), found.indices.cpu().numpy()
-    else:
-        top_RM, places_RM = _top_of(values_RW.numpy(), most)
-    for largest in top_RM.max(axis=1).tolist():
-        if largest - largest != 0.0:
-            raise not_finite(largest)
-    return top_RM.tolist(), places_RM.tolist()
-
-
-def _top_of(
-    values_RW: NDArray[np.float32], most: int
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Return what `_top` does. What is no number counts as the largest."""
     num_rows, width = values_RW.shape
     height = width // COLUMNS
-    whole = height * COLUMNS
     if height < 2 or 2 * most > COLUMNS:
-        places_RM = np.argpartition(values_RW, width - most, axis=1)[:, width - most :]
-        return np.take_along_axis(values_RW, places_RM, axis=1), places_RM
-    flat = np.ascontiguousarray(values_RW).reshape(-1)
+        values, places = values_RW.topk(most)
+        return values.tolist(), places.tolist()
+    whole, num_candidates = height * COLUMNS, height * most
+    blocks_RHC = values_RW[:, :whole].view(num_rows, height, COLUMNS)
     # Columns, not neighbours: their maxima are those of whole vectors.
-    largest_RC = values_RW[:, :whole].reshape(num_rows, height, COLUMNS).max(axis=1)
-    chosen_RM = largest_RC.argpartition(COLUMNS - most, axis=1)[:, COLUMNS - most :]
-    tops_H1 = np.arange(0, whole, COLUMNS)[:, None]
-    places_RN = (chosen_RM[:, None, :] + tops_H1).reshape(num_rows, height * most)
+    chosen_RM = blocks_RHC.amax(dim=1).topk(most, sorted=False).indices
+    candidates_RN = blocks_RHC.gather(2, chosen_RM[:, None].expand(-1, height, -1)).flatten(1)
     if whole < width:
-        rest = np.broadcast_to(np.arange(whole, width), (num_rows, width - whole))
-        places_RN = np.concatenate((places_RN, rest), axis=1)
-    values_RN = flat.take(places_RN + np.arange(0, num_rows * width, width)[:, None])
-    last = places_RN.shape[1] - most
-    inside_RM = values_RN.argpartition(last, axis=1)[:, last:]
-    rows_R1 = np.arange(num_rows)[:, None]
-    return values_RN[rows_R1, inside_RM], places_RN[rows_R1, inside_RM]
+        candidates_RN = torch.cat((candidates_RN, values_RW[:, whole:]), dim=1)
+    values, places = candidates_RN.topk(most)
+    indices = [
+        [
+            place // most * COLUMNS + columns[place % most]
+            if place < num_candidates
+            else whole + place - num_candidates
+            for place in row
+        ]
+        for row, columns in zip(places.tolist(), chosen_RM.tolist(), strict=True)
+    ]
+    return values.tolist(), indices
