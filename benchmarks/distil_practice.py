@@ -1,7 +1,7 @@
 """Is it worth training a draft on its own drafts? The same draft goes on learning with and without, for the same processor time.
 
     .venv/bin/python benchmarks/distil_practice.py --run FOLDER --draft FOLDER --cache FOLDER --json FILE [--tokens N] \
-        [--held-out FOLDER]
+        [--rate R] [--held-out FOLDER]
 
 FOLDER of --run is one of `paceline distil` that holds text, all of which is drafted on; --draft is where all begin. Three go on from it:
 
@@ -39,7 +39,7 @@ from edge.distillation.train_stage import TrainStage, train_draft
 from edge.distillation.training import TrainSettings
 from edge.distillation.write_stage import TEXT
 
-RATE, BITS, SEED = 6e-4, 4, 5
+BITS, SEED = 4, 5
 EVERYTHING = 10**9
 """Tokens of a practice that goes through all text."""
 
@@ -52,6 +52,7 @@ class Setting:
     draft: Path
     cache: Path
     held_out: Path
+    rate: float
 
 
 def timed(work: Callable[[], Path]) -> tuple[Path, float]:
@@ -62,7 +63,9 @@ def timed(work: Callable[[], Path]) -> tuple[Path, float]:
 
 def trained(setting: Setting, name: str, *, tokens: int, practice: Path | None = None) -> Path:
     record = check_draft(setting.draft)
-    settings = TrainSettings(num_tokens=tokens, batches_per_step=1, rate=RATE, bits=BITS, seed=SEED)
+    settings = TrainSettings(
+        num_tokens=tokens, batches_per_step=1, rate=setting.rate, bits=BITS, seed=SEED
+    )
     stage = TrainStage(
         name=f"practice-arm-{name}",
         layers=tuple(record["layers"]),
@@ -97,9 +100,10 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--draft", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--rate", type=float, default=2e-4)
     parser.add_argument("--held-out", type=Path)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--tokens", type=int, default=65_536)
+    parser.add_argument("--tokens", type=int, default=49_152)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -108,11 +112,21 @@ def main() -> None:
         draft=arguments.draft,
         cache=arguments.cache,
         held_out=arguments.held_out or arguments.run,
+        rate=arguments.rate,
     )
     result: dict[str, Any] = {
-        "command": [Path(sys.argv[0]).name, f"--tokens={arguments.tokens}"],
+        "command": [
+            Path(sys.argv[0]).name,
+            f"--tokens={arguments.tokens}",
+            f"--rate={arguments.rate:g}",
+        ],
         "machine": {"processor": platform.processor(), "torch": torch.__version__},
-        "settings": {"rate": RATE, "bits": BITS, "seed": SEED, "threads": arguments.threads},
+        "settings": {
+            "rate": arguments.rate,
+            "bits": BITS,
+            "seed": SEED,
+            "threads": arguments.threads,
+        },
         "arms": {},
     }
     if arguments.json.is_file():

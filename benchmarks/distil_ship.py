@@ -28,7 +28,16 @@ def commands(record: dict[str, Any]) -> list[str]:
     stages = [record["training"]]
     while (before := stages[0]["continue_from"]) is not None:
         stages.insert(0, before)
-    return [_command(record, stage, number=number) for number, stage in enumerate(stages)]
+    lines: list[str] = []
+    for number, stage in enumerate(stages):
+        if "practice" in stage:
+            # Its training follows from the one before, see `--practice-tokens`.
+            before = lines[-1].replace(" --only train", "")
+            tokens = stage["practice"]["num_tokens"]
+            lines.append(f"{before} --only practice --practice-tokens {tokens}")
+        else:
+            lines.append(_command(record, stage, number=number))
+    return lines
 
 
 def _command(record: dict[str, Any], stage: dict[str, Any], *, number: int) -> str:
