@@ -57,7 +57,7 @@ class ModelSpec:
 
     model: str
     how: str = ""
-    """"": it has the target's tokenizer; COMMON or TEXT: any."""
+    """"": it has the target's tokenizer; BLOCK: that and mask slots; COMMON or TEXT: any tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,10 +190,12 @@ def needs_torch(spec: Spec) -> bool:
 
 
 def models_of(spec: Spec) -> tuple[ModelSpec, ...]:
-    """Return the models that transformers reads for it besides the target."""
+    """Return the models that transformers reads for it besides the target; of one behind block:, `how` says so."""
     match spec:
         case ModelSpec():
             return (spec,)
+        case BlockSpec():
+            return (ModelSpec(model=spec.model, how=BLOCK),)
         case CombinationSpec():
             return tuple(model for part in spec.parts for model in models_of(part))
         case HierarchySpec():

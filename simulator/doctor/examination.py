@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from edge.draft_spec import models_of, parse
+from edge.draft_spec import BLOCK, models_of, parse
 from edge.options import NO_DRAFT
 from simulator.doctor.probes import installation
 from simulator.doctor.probes.certificates import Pair, look_at_authority, look_at_pair
@@ -95,10 +95,11 @@ def _look_at_models(settings: DoctorSettings, tell: Callable[[Check], None]) -> 
             dtype=agent.dtype,
             weights=thoroughly,
             deadline_s=deadline_s,
+            is_block=model.how == BLOCK,
         )
         tell(models.judge_model(draft))
         found.append(draft)
-        if not model.how:
+        if model.how in ("", BLOCK):
             same_words = draft
     if same_words is not None or not files:
         tell(models.judge_pair(target, same_words))

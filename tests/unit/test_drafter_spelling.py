@@ -101,6 +101,8 @@ def test_the_models_that_are_read_are_known_before() -> None:
         ModelSpec(model="b"),
     )
     assert models_of(parse("tree:m")) == (ModelSpec(model="m"),)
+    assert models_of(parse("suffix+block:m")) == (ModelSpec(model="m", how="block:"),)
+    assert models_of(parse("tree:block:m")) == (ModelSpec(model="m", how="block:"),)
     assert models_of(parse("lookup+suffix+m")) == (ModelSpec(model="m"),)
 
 

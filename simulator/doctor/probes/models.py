@@ -13,15 +13,16 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from edge.drafters.distilled import distilled_path
 from paceline.clock import MonotonicClock
 from paceline.engine.loading import DType, ModelSource, load_model, load_tokenizer, resolve
 from paceline.errors import PacelineError
+from simulator.doctor.probes.distilled import BYTES_PER_WEIGHT, look_at_distilled
 from simulator.doctor.verdicts.models import ModelFinding
 
 HUB_CONNECT_S = 10.0
 """Longest wait for a connection to the hub."""
 HUB_PORT = 443
-BYTES_PER_WEIGHT: dict[DType, int] = {"float32": 4, "bfloat16": 2}
 
 
 def look_at_model(
@@ -31,6 +32,7 @@ def look_at_model(
     dtype: DType,
     weights: Literal["none", "count", "load"],
     deadline_s: float,
+    is_block: bool = False,
 ) -> ModelFinding:
     """Return what can be told of a model within a deadline: a hub name may wait for the network.
 
@@ -40,12 +42,13 @@ def look_at_model(
         dtype: what it would run in.
         weights: whether to leave them alone, to count them, or to load them.
         deadline_s: longest time, in seconds; what is still under way then is left to end with the program.
+        is_block: a draft that stands behind block:.
     """
     found = ModelFinding(role=role, name=name, error=f"{name}: took longer than {deadline_s:g} s")
 
     def look() -> None:
         nonlocal found
-        found = _look(name, role=role, dtype=dtype, weights=weights)
+        found = _look(name, role=role, dtype=dtype, weights=weights, is_block=is_block)
 
     thread = threading.Thread(target=look, name=f"doctor-{role}", daemon=True)
     thread.start()
@@ -54,9 +57,23 @@ def look_at_model(
 
 
 def _look(
-    name: str, *, role: str, dtype: DType, weights: Literal["none", "count", "load"]
+    name: str,
+    *,
+    role: str,
+    dtype: DType,
+    weights: Literal["none", "count", "load"],
+    is_block: bool,
 ) -> ModelFinding:
     try:
+        distilled = distilled_path(name) if role == "draft" else None
+        if distilled is not None:
+            return look_at_distilled(
+                name, distilled, dtype=dtype, weights=weights, is_block=is_block
+            )
+        if is_block:
+            return ModelFinding(
+                role=role, name=name, error=f"{name}: no draft that paceline distil --block made"
+            )
         source = resolve(name)
         if trouble := hub_trouble(source):
             return ModelFinding(role=role, name=name, error=f"{name}: {trouble}")
