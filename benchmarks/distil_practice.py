@@ -1,16 +1,18 @@
-"""Is it worth training a draft on its own drafts? The same draft goes on learning with and without, for the same processor time.
+"""Is it worth training a draft on its own drafts? The same draft goes on learning with and without.
 
-    .venv/bin/python benchmarks/distil_practice.py --run FOLDER --draft FOLDER --cache FOLDER --json FILE [--tokens N] \
-        [--rate R] [--held-out FOLDER]
+    .venv/bin/python benchmarks/distil_practice.py --run FOLDER --draft FOLDER --cache FOLDER --json FILE [--tokens N] [--rate R] \
+        [--held-out FOLDER] [--equal-time]
 
-FOLDER of --run is one of `paceline distil` that holds text, all of which is drafted on; --draft is where all begin. Three go on from it:
+FOLDER of --run is one of `paceline distil` that holds text, all of which is drafted on; --draft is where all begin. They go on from it:
 
     practised   sees --tokens of the text, and its drafts on it behind it
     text        sees as many tokens of the text, without drafts
-    time        sees as many tokens of the text as take the processor time that the practice and the practised took together
+    time        with --equal-time: sees as many tokens of the text as take the processor time that the practice and the
+                practised took together
 
---held-out is a run whose held-out text is guessed at too, that of --run if left out; --cache is that of `distil_eval.py` and holds answers of the target to prompts from outside. Every training is one of its own in
---run, and --json is written after each: a benchmark that was stopped goes on, but what was half way counts from there.
+--held-out is a run whose held-out text is guessed at too, that of --run if left out; --cache is that of `distil_eval.py` and
+holds answers of the target to prompts from outside. Every training is one of its own in --run, and --json is written after
+each: a benchmark that was stopped goes on, but what was half way counts from there.
 """
 
 from __future__ import annotations
@@ -102,6 +104,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--rate", type=float, default=2e-4)
     parser.add_argument("--held-out", type=Path)
+    parser.add_argument("--equal-time", action="store_true")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=49_152)
     parser.add_argument("--threads", type=int, default=1)
@@ -154,8 +157,9 @@ def main() -> None:
 
     arm("practised", tokens=arguments.tokens, practice=practice)
     arm("text", tokens=arguments.tokens)
-    whole_s = arms["practice"]["processor_s"] + arms["practised"]["processor_s"]
-    arm("time", tokens=int(arguments.tokens * whole_s / arms["text"]["processor_s"]))
+    if arguments.equal_time:
+        whole_s = arms["practice"]["processor_s"] + arms["practised"]["processor_s"]
+        arm("time", tokens=int(arguments.tokens * whole_s / arms["text"]["processor_s"]))
 
 
 if __name__ == "__main__":
