@@ -20,6 +20,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 Product = Callable[[Tensor], Tensor]
 
+IN_A_ROW = 4
+"""Times that something is done before something else is. After fewer, the processor still holds less of its weights."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionShape:
@@ -69,15 +72,17 @@ class BareLayers:
         self._queries: dict[int, tuple[Tensor, Tensor]] = {}
 
     @torch.inference_mode()
-    def multiply(self, num_rows: int) -> None:
-        """Do all products."""
+    def multiply(self, num_rows: int, *, small: Callable[[int], object] | None = None) -> None:
+        """Do all products, and after each of them `small` with its number."""
         inputs = self._inputs.get(num_rows)
         if inputs is None:
             widths = {width for _, width in self._products}
             inputs = {width: torch.randn(num_rows, width).to(self._dtype) for width in widths}
             self._inputs[num_rows] = inputs
-        for product, width in self._products:
+        for number, (product, width) in enumerate(self._products):
             product(inputs[width])
+            if small is not None:
+                small(number)
 
     @torch.inference_mode()
     def attend(self, num_rows: int) -> None:
@@ -97,6 +102,27 @@ class BareLayers:
         self.multiply(num_rows)
         self.attend(num_rows)
 
+    @torch.inference_mode()
+    def step_between(self, num_rows: int, *, per_layer: int) -> None:
+        """Do both, and in each layer so many of the cheapest operations there are, in turns with the products.
+
+        Less than any real step: each adds one row of numbers to another in place, always by the same code.
+        """
+        row, other = torch.zeros(2, num_rows, self._products[0][1]).unbind(0)
+        num_products = len(self._products)
+        counts = [
+            per_layer * self._shape.num_layers * (number + 1) // num_products
+            - per_layer * self._shape.num_layers * number // num_products
+            for number in range(num_products)
+        ]
+
+        def small(number: int) -> None:
+            for _ in range(counts[number]):
+                row.add_(other)
+
+        self.multiply(num_rows, small=small)
+        self.attend(num_rows)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
@@ -112,13 +138,13 @@ class Timed:
 def timed_ms(what: Mapping[str, Timed], *, rounds: int) -> dict[str, list[float]]:
     """Time each once per round, in turns, so that a busy machine slows all.
 
-    Each is done twice in a row and the second time counts, because that is how an edge or a verifier does it: what the processor
+    Each is done four times in a row and the last one counts, because that is how an edge or a verifier does it: what the processor
     keeps of others' weights and code is not the matter. Processor time of this thread counts.
     """
     times: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, timed in what.items():
-            for _ in range(2):
+            for _ in range(IN_A_ROW):
                 timed.ready()
                 started_s = time.thread_time()
                 timed.step()

@@ -4,7 +4,7 @@
 
 `branch` is all that an edge does for a pass: from the paths to the guesses with their chances, with PENDING guesses in the cache.
 `forward` is what the engine takes of that: planning, layers, output matrix. `extend` is the same as `branch` for a chain of one token. `bare` is the products and the attention of as many rows, called one after
-another from Python (`bare_layers.py`), with a copy of the same weights. They are timed in turns, each twice in a row, on one thread; told are medians and
+another from Python (`bare_layers.py`), with a copy of the same weights. `least` is the same with as many of the cheapest operations in between as a layer has. They are timed in turns, each four times in a row, on one thread; told are medians and
 tenths of --rounds, of times and of ratios within a round. Times are the thread's own (processor time): what others take of a busy machine does not count. The split takes single parts away from the whole: what is left of the
 model's own time without products and attention is norms, turns, cache writes and sums, what is left of `branch` without the engine
 and the ranking is Python's bookkeeping.
@@ -40,6 +40,8 @@ LEAVES = (1, 2, 4, 8)
 WIDTH = 4
 PENDING = 64
 """Live guesses in the cache when a measurement begins; some more when it ends."""
+SMALL_OPERATIONS = 14
+"""That compute something in each layer of the draft besides products and attention; views are not counted."""
 MOST_PASSES = 8
 """Before the tree is grown afresh, untimed."""
 
@@ -125,6 +127,7 @@ def measured(
     bare = bare_layers(model, num_keys=context + PENDING)
     what = {
         "bare": Timed(step=partial(bare.step, leaves)),
+        "least": Timed(step=partial(bare.step_between, leaves, per_layer=SMALL_OPERATIONS)),
     }
     if leaves == 1:
         chain = Chain(ModelDrafter(drafter.engine, vocabulary_size=1 << 20), context=context)
@@ -138,6 +141,8 @@ def measured(
         "forward_over_bare": ratio(times, "forward", "bare"),
         "branch_ms": spread(times["branch"]),
         "bare_ms": spread(times["bare"]),
+        "least_ms": spread(times["least"]),
+        "least_over_bare": ratio(times, "least", "bare"),
         "branch_over_bare": ratio(times, "branch", "bare"),
     }
     if leaves == 1:
