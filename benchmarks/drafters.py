@@ -223,6 +223,7 @@ def main() -> None:
         "guesses_per_tree": GUESSES_PER_TREE,
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "machine": f"{platform.machine()}, one core, shared with others",
     }
     if done and done[REST] != about:
         raise SystemExit(f"{arguments.output}: made with other settings; name another file")
