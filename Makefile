@@ -27,8 +27,9 @@ help:  ## Show this
 demo: install  ## Answer a prompt over an emulated 60 ms link, with drafts and without
 	@$(BIN)/paceline demo
 
-test: lint core  ## Run every check and every test
-	$(BIN)/pytest
+# A file's tests stay together: they share what is slow to start.
+test: lint core  ## Run every check and every test, two at a time
+	$(BIN)/pytest -n 2 --dist loadfile
 
 core: install-dev  ## Show that quick tests reach every branch of the pure core
 	$(BIN)/pytest -q tests/unit/test_session_*.py tests/unit/test_codec*.py tests/unit/test_scheduler*.py tests/unit/test_walk*.py tests/unit/test_tree_*.py \
