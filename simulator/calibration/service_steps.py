@@ -1,7 +1,7 @@
 """Times what a verifier does between two steps: planning, handing out, messages, changing threads.
 
-A real verifier, a process of its own, answers without drafts over loopback. The time from token to token beyond the
-steps themselves, which it tells with each commit, is what the program takes.
+A real verifier, a process of its own, answers without an edge's drafts over loopback. The time from step to step beyond the
+steps themselves, which it tells with each commit, is what the program takes. What it guesses by itself makes several tokens of a step.
 """
 
 from __future__ import annotations
@@ -25,17 +25,21 @@ NEVER = -1000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """One answer without drafts, as its reader saw it."""
+    """One answer without an edge's drafts, as its reader saw it."""
 
-    arrivals_s: tuple[float, ...]
-    """When each token came."""
+    first_s: float
+    """When the first token came, and so the first step had ended."""
+    last_s: float
+    """When the last one came."""
+    num_steps: int
+    """At least 2."""
     step_s: float
     """Mean of the verifier's steps, as it told."""
 
     @property
     def between_s(self) -> float:
         """Time between two steps."""
-        period_s = (self.arrivals_s[-1] - self.arrivals_s[0]) / (len(self.arrivals_s) - 1)
+        period_s = (self.last_s - self.first_s) / (self.num_steps - 1)
         return max(0.0, period_s - self.step_s)
 
 
@@ -66,10 +70,16 @@ async def _timed(settings: VerifierSettings, *, tokenizer: Tokenizer, answers: i
 
 
 async def _answered(client: Client, sampling: SamplingSettings) -> Answered:
-    clock, arrivals = MonotonicClock(), list[float]()
+    clock, arrivals_s = MonotonicClock(), list[float]()
     async with client.generate(
         prompt_ids=(TokenId(1),), max_tokens=NUM_TOKENS, sampling=sampling
     ) as generation:
         async for _ in generation:
-            arrivals.append(clock.now_s())
-    return Answered(arrivals_s=tuple(arrivals), step_s=generation.statistics.verifier_step_s)
+            arrivals_s.append(clock.now_s())
+    statistics = generation.statistics
+    return Answered(
+        first_s=arrivals_s[0],
+        last_s=arrivals_s[-1],
+        num_steps=statistics.steps,
+        step_s=statistics.verifier_step_s,
+    )

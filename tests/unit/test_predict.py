@@ -121,11 +121,11 @@ def test_a_draft_that_was_not_measured_is_told() -> None:
     predict(replace(other, drafts=False))  # nothing is drafted, so nothing need be known
 
 
-def test_what_comes_between_steps_is_what_they_leave_of_the_time_from_token_to_token() -> None:
-    answered = Answered(arrivals_s=(1.0, 1.04, 1.1), step_s=0.04)
+def test_what_comes_between_steps_is_what_they_leave_of_the_time_from_step_to_step() -> None:
+    answered = Answered(first_s=1.0, last_s=1.1, num_steps=3, step_s=0.04)
     assert answered.between_s == pytest.approx(0.01)
     # Clocks of two processes: never below 0.
-    assert Answered(arrivals_s=(1.0, 1.1), step_s=0.11).between_s == 0.0
+    assert replace(answered, num_steps=2, step_s=0.11).between_s == 0.0
 
 
 def test_a_cost_file_keeps_what_comes_between_steps(tmp_path: Path) -> None:
