@@ -141,16 +141,18 @@ def row_of(student: Trained, *, draft_s: float, target_s: float) -> dict[str, An
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    best = 0.0
+    best, below = 0.0, 0
     for row in sorted(rows, key=lambda row: float(row["cost"])):
         point = (row["cost"], row["acceptance"])
         stands_out = row["acceptance"] > best + 0.01
         best = max(best, row["acceptance"])
+        if not stands_out:
+            below += 1  # the second one lower, where the first ends
         axes.plot(*point, "o", color="tab:blue")
         axes.annotate(
             f"{row['shape']}\n{row['tokens_per_s']:.1f} tokens/s",
             point,
-            xytext=(0, 6 if stands_out else -24),
+            xytext=(0, 6 if stands_out else -48 + 24 * (below % 2)),
             textcoords="offset points",
             ha="center",
             fontsize=8,
