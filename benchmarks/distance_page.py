@@ -261,4 +261,4 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
             said = [each["predicted_ratio"] for each in own]
             axes.plot(rtts, said, linestyle="--", color=color, linewidth=0.9)
     axes.grid(alpha=0.3)
-    axes.set_xlim(0.0, 1.1e3 * max((each["rtt_s"] for each in rows), default=0.1) + 5.0)
+    axes.set_xlim(-10.0, 1.1e3 * max((each["rtt_s"] for each in rows), default=0.1) + 5.0)
