@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from harness.kills import KillingProgress, killed
 from harness.models import llama_config, save_tiny, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
@@ -315,33 +313,13 @@ def test_a_draft_is_where_the_next_begins(run: Path, draft: Path) -> None:
     assert all(torch.allclose(after.weights[k], v, atol=1e-6) for k, v in before.weights.items())
 
 
-class KillingProgress(Progress):
-    """Kills its own process after some steps, as a machine that loses power would: nothing is cleaned up."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._left = steps
-
-    def advance(self, count: int) -> None:
-        super().advance(count)
-        self._left -= 1
-        if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_training_that_is_cut_goes_on_to_the_same_weights(run: Path) -> None:
     whole = replace(TRAINING, name="whole")
     cut = replace(TRAINING, name="cut")
     expected = train_draft(run, whole, progress=Progress())
     # In the first step, between two states, and right before one.
     for steps in (1, 7, 4):
-        arguments = {"progress": KillingProgress(steps)}
-        child = multiprocessing.get_context("fork").Process(
-            target=train_draft, args=(run, cut), kwargs=arguments
-        )
-        child.start()
-        child.join(60)
-        assert child.exitcode == -signal.SIGKILL
+        killed(train_draft, run, cut, progress=KillingProgress(steps))
     got = train_draft(run, cut, progress=Progress())
     assert log(run, "cut") == log(run, "whole")
     for name in ("trained.safetensors", "head.safetensors"):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from harness.event_loop import run_async
+from harness.kills import KillingProgress, killed
 from harness.models import llama_config, save_tiny, tiny_model
 from harness.raw_edge import serving
 from harness.reference import reference_output
@@ -91,20 +89,6 @@ def _with_slots(plain: Path, name: str) -> TrainStage:
     return replace(PLAIN, name=name, continue_from=plain, block=4, settings=settings)
 
 
-class KillingProgress(Progress):
-    """Kills its own process after some steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._left = steps
-
-    def advance(self, count: int) -> None:
-        super().advance(count)
-        self._left -= 1
-        if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_a_plain_draft_learns_slots_and_a_kill_changes_nothing(
     run: Path, plain: Path, slotted: Path
 ) -> None:
@@ -121,12 +105,7 @@ def test_a_plain_draft_learns_slots_and_a_kill_changes_nothing(
     assert slots.shape == (3, CONFIG.hidden_size)
     assert torch.equal(slots, read_trained(slotted).weights["slots"])
     cut = _with_slots(plain, "cut")
-    child = multiprocessing.get_context("fork").Process(
-        target=train_draft, args=(run, cut), kwargs={"progress": KillingProgress(5)}
-    )
-    child.start()
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
+    killed(train_draft, run, cut, progress=KillingProgress(5))
     again = train_draft(run, cut, progress=Progress())
     assert (run / "cut" / "log.jsonl").read_text() == log
     name = "trained.safetensors"

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import re
-import signal
-import sys
 from pathlib import Path
 
 import pytest
+from harness.kills import killed_on_open
 from harness.models import llama_config, save_tiny
 
 from edge.distillation.train_state import STATE
@@ -34,21 +30,6 @@ def run_stages(arguments: list[str]) -> None:
         assert run_command([*arguments, "--only", stage]) == 0
 
 
-def killed_at(opened: str, times: int, arguments: list[str]) -> None:
-    """Run until a file whose path matches is opened for that time, and be killed then: nothing is cleaned up."""
-    left = times
-
-    def watch(event: str, details: tuple[object, ...]) -> None:
-        nonlocal left
-        if event == "open" and re.search(opened, str(details[0])):
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
-    run_stages(arguments)
-
-
 def contents(out: Path) -> dict[str, bytes]:
     """The text, the curve of losses and the draft."""
     wanted = [*(out / "text").rglob("*.npy"), out / "training" / "log.jsonl"]
@@ -68,12 +49,7 @@ def test_killed_three_times_it_makes_the_draft_that_it_makes_in_one_go(tmp_path:
         (r"training/log\.jsonl", 5),
         (rf"training/\.unfinished-{STATE}", 1),
     ):
-        child = multiprocessing.get_context("fork").Process(
-            target=killed_at, args=(opened, times, arguments)
-        )
-        child.start()
-        child.join(60)
-        assert child.exitcode == -signal.SIGKILL
+        killed_on_open(opened, times, run_stages, arguments)
     run_stages(arguments)
     whole, cut = contents(tmp_path / "whole"), contents(tmp_path / "cut")
     assert whole.keys() == cut.keys()

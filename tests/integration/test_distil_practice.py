@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import re
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from harness.kills import killed_on_open
 from harness.models import llama_config, save_tiny
 from transformers import AutoModelForCausalLM
 
@@ -41,21 +37,6 @@ def command(target: Path, out: Path, *, practice: int = 10_000) -> list[str]:
 def run_stages(arguments: list[str]) -> None:
     for stage in ("write", "train", "practice"):
         assert run_command([*arguments, "--only", stage]) == 0
-
-
-def killed_at(opened: str, times: int, arguments: list[str]) -> None:
-    """Run until a file whose path matches is opened for that time, and be killed then: nothing is cleaned up."""
-    left = times
-
-    def watch(event: str, details: tuple[object, ...]) -> None:
-        nonlocal left
-        if event == "open" and re.search(opened, str(details[0])):
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
-    run_stages(arguments)
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +97,7 @@ def test_killed_in_the_practice_and_in_the_training_after_it_makes_the_same(
         (rf"{PRACTICE}/\.000001\.unfinished", 2),
         (rf"{PRACTISED}/\.unfinished-{STATE}", 2),
     ):
-        child = multiprocessing.get_context("fork").Process(
-            target=killed_at, args=(opened, times, arguments)
-        )
-        child.start()
-        child.join(60)
-        assert child.exitcode == -signal.SIGKILL
+        killed_on_open(opened, times, run_stages, arguments)
     run_stages(arguments)
     expected, got = contents(whole), contents(tmp_path)
     assert expected.keys() == got.keys()
