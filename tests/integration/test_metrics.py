@@ -30,6 +30,8 @@ from paceline.tokens import TokenId
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "observability.md"
 GREEDY = SamplingSettings(temperature=0.0)
+COUNT = 12
+"""Texts: so many that some draft is right, whichever come in time."""
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -92,7 +94,7 @@ def test_both_sides_tell_the_same_story(tmp_path: Path) -> None:
     with cloud(model, "--no-race") as (child, address, url):
         before = samples(scrape(url))
         assert of(before, "sessions_opened_total") == 0
-        counted, edge = run_async(generations(address, model, count=3))
+        counted, edge = run_async(generations(address, model, count=COUNT))
         page = scrape(url)
         cloud_side = samples(page)
         openmetrics = scrape(url, "application/openmetrics-text;version=1.0.0;q=0.9,*/*;q=0.1")
@@ -107,20 +109,23 @@ def test_both_sides_tell_the_same_story(tmp_path: Path) -> None:
         "spec_decode_num_judged_tokens_total": counted.judged,
         "spec_decode_num_accepted_tokens_total": counted.accepted,
         "spec_decode_num_late_tokens_total": counted.late,
-        "spec_decode_num_stale_tokens_total": counted.stale,
         "session_steps_total": counted.steps,
     }.items():
         assert of(edge, name) == value, name
         assert of(cloud_side, name) == value, name
+    # What is stale is told with the next commit; after the last one there is none.
+    stale = "spec_decode_num_stale_tokens_total"
+    assert of(edge, stale) == counted.stale
+    assert of(cloud_side, stale) >= counted.stale
     for direction in ("up", "down"):
         told = [of(side, "payload_bytes_total", direction=direction) for side in (edge, cloud_side)]
         assert told[0] == told[1] > 0
     for side in (edge, cloud_side):
-        assert sum(of(side, "request_success_total", finished_reason=how) for how in ("stop", "length")) == 3  # fmt: skip
-        assert of(side, "time_to_first_token_seconds_count") == 3
-        assert of(side, "e2e_request_latency_seconds_count") == 3
-    assert of(cloud_side, "prompt_tokens_total") == 3 * 4
-    assert of(cloud_side, "sessions_opened_total") == 3
+        assert sum(of(side, "request_success_total", finished_reason=how) for how in ("stop", "length")) == COUNT  # fmt: skip
+        assert of(side, "time_to_first_token_seconds_count") == COUNT
+        assert of(side, "e2e_request_latency_seconds_count") == COUNT
+    assert of(cloud_side, "prompt_tokens_total") == COUNT * 4
+    assert of(cloud_side, "sessions_opened_total") == COUNT
     assert of(cloud_side, "num_sessions") == 0
     depths = [
         of(cloud_side, "spec_decode_num_accepted_tokens_per_pos_total", position=str(position))
@@ -138,7 +143,7 @@ def test_both_sides_tell_the_same_story(tmp_path: Path) -> None:
     assert min(inside) > 0
     assert sum(inside) <= of(cloud_side, "step_seconds_total", part="forward")
     # Three steps read the three prompts, which came one after the other; a draft that was accepted had a row besides its root's.
-    verify_steps = of(cloud_side, "steps_total") - 3
+    verify_steps = of(cloud_side, "steps_total") - COUNT
     assert of(cloud_side, "step_rows_total", kind="verify") >= verify_steps + counted.accepted
 
     families = {family.name for family in parse_openmetrics(openmetrics)}  # type: ignore[no-untyped-call]
@@ -147,7 +152,7 @@ def test_both_sides_tell_the_same_story(tmp_path: Path) -> None:
     assert sum(line["accepted"] for line in ended) == counted.accepted
     assert sum(line["committed"] for line in ended) == counted.committed
     opened = {line["session"] for line in log if line["message"] == "session opened"}
-    assert len(opened) == 3
+    assert len(opened) == COUNT
     assert opened == {line["session"] for line in ended}
 
 
