@@ -38,13 +38,13 @@ WATCH_S = 2.0
 READY_S = 20.0
 """How long the ingress may take once the replicas serve."""
 END_S = 10.0
-
-_REFUSALS = (ConnectionError, RuntimeError, ValueError, OSError)
-"""What Ray raises if it cannot be started or joined."""
 """How long a killed process of Ray may take to be gone."""
 LOOK_S = 0.1
 MAX_MESSAGE_BYTES = 4 << 20
 """As the verifier's own server takes; Serve would take 2 GiB from anybody."""
+
+_REFUSALS = (ConnectionError, RuntimeError, ValueError, OSError)
+"""What Ray raises if it cannot be started or joined."""
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
