@@ -128,6 +128,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: Context | None = None,
     ) -> _Callback:
         """Schedule a callback; those of one instant go off in the order in which they were asked for."""
+        if self._closed:  # type: ignore[attr-defined]
+            self._check_closed()  # type: ignore[attr-defined]
         timer = _Callback(callback, args, context, when)
         if len(self._timers) > self._most_timers:
             # In place: `_run_once` holds them too.
@@ -141,6 +143,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Callback:
         """Schedule a callback for the next round."""
+        if self._closed:  # type: ignore[attr-defined]
+            self._check_closed()  # type: ignore[attr-defined]
         made = _Callback(callback, args, context, self._now_s)
         self._ready.append(made)  # type: ignore[attr-defined]
         return made

@@ -5,7 +5,13 @@ import threading
 
 import pytest
 
-from simulator.virtual.loop import DeadlockError, LivelockError, OverdueError, run_virtually
+from simulator.virtual.loop import (
+    DeadlockError,
+    LivelockError,
+    OverdueError,
+    VirtualLoop,
+    run_virtually,
+)
 
 
 def test_an_hour_passes_at_once() -> None:
@@ -143,6 +149,15 @@ def test_a_cancelled_timer_is_nothing_to_wait_for() -> None:
 
     with pytest.raises(DeadlockError):
         run_virtually(main())
+
+
+def test_a_closed_loop_takes_nothing_more() -> None:
+    loop = VirtualLoop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.call_soon(int)
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.call_later(1.0, int)
 
 
 def test_timers_that_ask_for_themselves_at_once_go_in_circles() -> None:
