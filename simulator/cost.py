@@ -142,6 +142,8 @@ class FittedCost:
     spread: Spread = Spread()
     between_s: float = 0.0
     """What the program of a verifier takes between two steps besides; 0 if it was not measured."""
+    rested_s: float = 0.0
+    """What a step takes longer after a pause, in which others used the caches; 0 if it was not measured."""
     median_error: float = 0.0
     """Median over the measured kinds of step of |predicted / measured - 1|."""
     worst_error: float = 0.0
@@ -161,6 +163,7 @@ class FittedCost:
         for field, least, most in (
             ("threads", 1, 4096),
             ("between_s", 0.0, math.inf),
+            ("rested_s", 0.0, math.inf),
             ("median_error", 0.0, math.inf),
             ("worst_error", 0.0, math.inf),
             ("r_squared", -math.inf, 1.0),

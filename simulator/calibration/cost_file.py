@@ -110,11 +110,15 @@ def _lines(fitted: FittedCost) -> list[str]:
 
 
 def _between(fitted: FittedCost) -> list[str]:
-    if not fitted.between_s:
-        return []
+    measured = {
+        "between_s": "What the program takes between two steps",
+        "rested_s": "What a step takes longer after a pause",
+    }
     return [
-        "# What the program takes between two steps",
-        f"between_s = {_toml(fitted.between_s)}",
+        line
+        for name, meaning in measured.items()
+        if (value := getattr(fitted, name))
+        for line in (f"# {meaning}", f"{name} = {_toml(value)}")
     ]
 
 

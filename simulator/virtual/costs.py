@@ -41,7 +41,11 @@ def with_costs(
 
 def _verifier(settings: VerifierSettings, fitted: FittedCost) -> VerifierSettings:
     model = replace(
-        settings.model, cost=fitted.cost, spread=fitted.spread, between_s=fitted.between_s
+        settings.model,
+        cost=fitted.cost,
+        spread=fitted.spread,
+        between_s=fitted.between_s,
+        rested_s=fitted.rested_s,
     )
     return replace(settings, model=model)
 

@@ -12,6 +12,8 @@ from simulator.virtual.target import hashed
 
 COMPARED = 64
 """Tokens at the end of a text that are compared one by one."""
+PAUSE_S = 0.005
+"""A machine that did nothing for so long has rested: it is not found where it was left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class StepLimits:
     """It takes at least so long."""
     between_s: float = 0.0
     """What the program takes from the end of one to the beginning of the next."""
+    rested_s: float = 0.0
+    """It takes so much longer after a pause of at least `PAUSE_S`: others used the caches."""
 
 
 class StepMeter:
@@ -62,6 +66,7 @@ class StepMeter:
         self._seed = seed
         self._limits = limits
         self._tell = tell
+        self._ended_s = 0.0
         self.times = StepTimes()
 
     def charge(self, orders: Sequence[StepOrder], fills: Mapping[int, Fill]) -> tuple[int, int]:
@@ -74,9 +79,14 @@ class StepMeter:
         work = _work(orders, fills)
         uniform = hashed(self._seed, self.times.num_steps, ()) / 2**32
         seconds = self._cost.seconds(work) * self._spread.factor(uniform)
-        step_ns = round(self._occupation.spend(max(seconds, self._limits.least_s)) * 1e9)
+        begins_s = self._occupation.begins_s
+        if orders and begins_s - self._ended_s >= PAUSE_S:
+            seconds += self._limits.rested_s
+        took_s = self._occupation.spend(max(seconds, self._limits.least_s))
+        step_ns = round(took_s * 1e9)
         if orders:
-            self._occupation.spend(self._limits.between_s)
+            between_s = self._occupation.spend(self._limits.between_s)
+            self._ended_s = begins_s + took_s + between_s
         if self._tell is not None:
             self._tell(
                 "step",

@@ -40,6 +40,8 @@ class ModelSettings:
     """A step takes at least so long, as `paceline cloud --min-step` has it."""
     between_s: float = 0.0
     """What the program takes between two steps, which is not in the time that it tells of a step."""
+    rested_s: float = 0.0
+    """What a step takes longer after a pause."""
 
     def meter(self, occupation: Occupation, *, seed: int, tell: Tell | None = None) -> StepMeter:
         """Return what charges the steps of a model; see `StepMeter`."""
@@ -48,7 +50,9 @@ class ModelSettings:
             spread=self.spread,
             occupation=occupation,
             seed=seed,
-            limits=StepLimits(least_s=self.min_step_s, between_s=self.between_s),
+            limits=StepLimits(
+                least_s=self.min_step_s, between_s=self.between_s, rested_s=self.rested_s
+            ),
             tell=tell,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +167,7 @@ def fitted(name: str) -> FittedCost:
 def test_cost_file_gives_back_what_was_written(tmp_path: Path) -> None:
     calibration = Calibration(
         machine={"processor": 'a "fast" \\ one'},
-        target=fitted("target"),
+        target=replace(fitted("target"), between_s=0.001, rested_s=0.004),
         drafts=(fitted("lookup"), fitted("other")),
     )
     write_costs(tmp_path / "costs.toml", calibration)

@@ -116,6 +116,23 @@ def test_a_model_prefills_walks_and_takes_its_time() -> None:
     assert step.step_ns == round(seconds * 1e9)
 
 
+def test_a_step_after_a_pause_takes_longer() -> None:
+    occupation = Occupation()
+    settings = ModelSettings(cost=COST, between_s=0.25, rested_s=0.5)
+    model = SimulatedModel(TARGET, settings=settings, occupation=occupation, seed=0)
+    model.arrange([], [_order(1, text=_text(7))])
+    took_s, now_s = [], 10.0  # nothing was done for ten seconds
+    for gap_s in (0.0, 0.001, 0.1):
+        occupation.begins_s = now_s + gap_s
+        order = StepOrder(key=1, num_prefill=2)
+        took_s.append(model.step([order]).step_ns / 1e9)
+        now_s = occupation.begins_s + occupation.collect_s()
+
+    steady_s = [1.0 + 0.01 + 2 * (0.001 + done * 1e-5) for done in (0, 2, 4)]
+    late_s = [took - steady for took, steady in zip(took_s, steady_s, strict=True)]
+    assert late_s == pytest.approx([0.5, 0.0, 0.5])
+
+
 def test_a_model_has_only_so_much_memory_and_no_log_probabilities() -> None:
     settings = ModelSettings(max_context_tokens=100)
     model = SimulatedModel(TARGET, settings=settings, occupation=Occupation(), seed=0)
