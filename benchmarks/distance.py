@@ -183,6 +183,7 @@ def wanted(arguments: argparse.Namespace, names: tuple[str, ...]) -> Wanted:
         systems=chosen,
         drafts=tuple(drafts[name] for name in arguments.drafts.split(",") if name),
         repetitions=arguments.repetitions,
+        first_repetition=arguments.first_repetition,
     )
 
 
@@ -196,6 +197,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--num-prompts", type=int, default=12)
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument(
+        "--first-repetition", type=int, default=0, help="leave out those before, from 0"
+    )
     parser.add_argument("--links", default=",".join(str(round(x.rtt_s * 1e3)) for x in LINKS))
     parser.add_argument("--recordings", type=Path, help="folder of links, for LTE and Starlink")
     parser.add_argument("--temperatures", default="0")
@@ -207,7 +211,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--budget-minutes", type=float, default=float("inf"))
     parser.add_argument("--report", action="store_true", help="measure nothing, tell")
     parser.add_argument("--skip-prediction", action="store_true", help="of the report: be quick")
-    parser.add_argument("--costs", type=Path, help="for predictions; what ships if not given")
+    parser.add_argument(
+        "--costs", type=Path, help="for predictions; the run's own steps if not given"
+    )
     parser.add_argument("--output", type=Path, default=HERE / "results/distance.json")
     parser.add_argument("--plot", type=Path, default=HERE.parent / "docs/images/distance.png")
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs/distance.md")

@@ -75,6 +75,11 @@ class System:
     cloud: tuple[str, ...] = ()
     """Further options of `paceline cloud`."""
 
+    @property
+    def streams(self) -> bool:
+        """Whether the verifier goes on whatever comes from the edge."""
+        return self.shape in {"none", "tree"} or self.options.get("patience_s") == 0.0
+
 
 NO_DRAFT = Draft(name="none", label="none", acceptance=0.0, forward_s=0.0)
 PLAIN = ("--race-drafts", "off", "--schedule", "even")
@@ -142,6 +147,7 @@ SYSTEMS = (
         pipeline=PipelineName.OUTCOME_CACHE_AHEAD, links=("100 ms",), cloud=PLAIN,
     ),
 )  # fmt: skip
+COLOCATED = {system.name for system in SYSTEMS if system.is_colocated}
 USUAL_SYSTEMS = ("cloud-only", "paceline", "co-located", "stop-and-wait", "run-ahead", "edge-cache")
 
 
@@ -223,6 +229,8 @@ class Wanted:
     systems: tuple[System, ...]
     drafts: tuple[Draft, ...]
     repetitions: int
+    first_repetition: int = 0
+    """Leave out those before: what is compared must be measured together."""
 
 
 def blocks(wanted: Wanted) -> Iterator[tuple[Cell, ...]]:
@@ -231,7 +239,7 @@ def blocks(wanted: Wanted) -> Iterator[tuple[Cell, ...]]:
     The first repetition comes first over all links, so that a run that is broken off has something of each. The order within a
     block turns, so that nobody is always the first or always behind the same one.
     """
-    for repetition in range(wanted.repetitions):
+    for repetition in range(wanted.first_repetition, wanted.repetitions):
         for temperature in wanted.temperatures:
             for link in wanted.links:
                 for number, prompt in enumerate(wanted.prompts):

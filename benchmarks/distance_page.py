@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from distance_cells import CLOUD_ONLY, DRAFTS, SYSTEMS
+from distance_cells import CLOUD_ONLY, COLOCATED, DRAFTS, SYSTEMS
 from distance_lines import Line, RunFolder
 from distance_prediction import Asked, Reading, predicted
 from distance_prediction import speed as predicted_speed
 from distance_report import Group, groups, row
+from distance_steps import fitted, steps
 from validation import save
 from validation_report import head
 
 from paceline.prompts import read_prompts
-from simulator.acceptance.recordings import recorded_costs
 from simulator.calibration.cost_file import Calibration, read_costs
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-COSTS = "xeon-1-core"
 BEGIN, END = "<!-- measured -->", "<!-- end -->"
 LABELS = {system.name: system.label for system in SYSTEMS}
 DRAFT_LABELS = {draft.name: draft.label for draft in DRAFTS}
@@ -49,7 +48,7 @@ def publish(folder: RunFolder, arguments: argparse.Namespace) -> None:
 
     rows = [each for group in found if (each := row(group, reference=reference))]
     if not arguments.skip_prediction:
-        _predict(found, rows, folder=folder.path, arguments=arguments)
+        _predict(found, rows, folder=folder, arguments=arguments)
     result = head() | {
         "commits": dict(Counter(line["commit"] for line in lines)),
         "tokens": max((line["max_tokens"] for line in lines), default=0),
@@ -65,12 +64,16 @@ def publish(folder: RunFolder, arguments: argparse.Namespace) -> None:
 
 
 def _predict(
-    found: Sequence[Group], rows: Sequence[Row], *, folder: Path, arguments: argparse.Namespace
+    found: Sequence[Group],
+    rows: Sequence[Row],
+    *,
+    folder: RunFolder,
+    arguments: argparse.Namespace,
 ) -> None:
     """Add to every row what the simulator says of the same generations."""
-    costs: Calibration = read_costs(arguments.costs) if arguments.costs else recorded_costs(COSTS)
+    costs = Costs(folder.generations(), arguments=arguments)
     prompts = {line.name: line for line in read_prompts(arguments.prompts)}
-    reading = Reading(folder, lines=prompts, target=arguments.target, dtype=arguments.dtype)
+    reading = Reading(folder.path, lines=prompts, target=arguments.target, dtype=arguments.dtype)
     by_cell = {_cell(each): each for each in rows}
     plain: dict[tuple[Any, ...], float] = {}
     pending = []
@@ -93,7 +96,7 @@ def _predict(
                     )
                     for line in lines
                 ],
-                calibration=costs,
+                calibration=costs.of(group),
                 pass_s=max(1e-6, told["pass_s"]),
             )
         ]
@@ -109,6 +112,38 @@ def _predict(
         base = plain.get((told["link"], told["temperature"]))
         if base:
             told["predicted_ratio"] = round(told["predicted_tokens_per_s"] / base, 4)
+
+
+class Costs:
+    """What steps cost: as a file says, or as the run's own steps of the same link and temperature did.
+
+    Co-located drafting leaves other things in the caches than waiting for a link does, so the two are told apart.
+
+    Args:
+        lines: of the run.
+        arguments: of the command line.
+    """
+
+    def __init__(self, lines: Sequence[Line], *, arguments: argparse.Namespace) -> None:
+        self._given = read_costs(arguments.costs) if arguments.costs else None
+        self._lines = lines
+        self._name, self._dtype = arguments.target, arguments.dtype
+        self._fitted: dict[tuple[Any, ...], Calibration] = {}
+
+    def of(self, group: Group) -> Calibration:
+        """Return the costs of a cell."""
+        return self._given or self._measured(
+            group.link, group.temperature, is_colocated=group.system in COLOCATED
+        )
+
+    def _measured(self, link: str, temperature: float, *, is_colocated: bool) -> Calibration:
+        key = (link, temperature, is_colocated)
+        if key not in self._fitted:
+            hours = [line for line in self._lines if (line["link"], line["temperature"]) == key[:2]]
+            there = [line for line in hours if (line["system"] in COLOCATED) == is_colocated]
+            target = fitted(steps(hours), rested=steps(there), name=self._name, dtype=self._dtype)
+            self._fitted[key] = Calibration(machine={}, target=target)
+        return self._fitted[key]
 
 
 def _by_tenant(group: Group) -> list[list[Line]]:

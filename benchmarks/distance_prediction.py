@@ -1,11 +1,12 @@
 """What `simulator.virtual` says a line of benchmarks/distance.py should have taken, from measured costs and recorded guesses."""
 
 import hashlib
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distance_cells import DRAFTS, NO_DRAFT, SYSTEMS, Link, drafting
+from distance_cells import COLOCATED, DRAFTS, NO_DRAFT, SYSTEMS, Link, drafting
 from distance_cells import Draft as DraftKind
 from distance_drafts import trace_of
 from distance_lines import Line
@@ -34,7 +35,6 @@ from simulator.virtual.tree_draft import MOST_CANDIDATES, SimulatedTreeDrafter
 from simulator.virtual.verifier import VerifierSettings
 from simulator.virtual.world import WorldSettings, run
 
-NOWHERE = "rtt=0ms"
 PAUSE_S = 300.0
 """Between two questions, from one to the next."""
 
@@ -83,7 +83,7 @@ def predicted(
         calibration: of the verifier's machine.
         pass_s: of the draft, as measured.
     """
-    if asked[0].line["link"].endswith(" ms"):
+    if is_steady(asked[0].line):
         times = [CONNECTED_S + PAUSE_S * index for index in range(len(asked))]
         return _in_a_world(asked, times, calibration=calibration, pass_s=pass_s)
     return [
@@ -122,7 +122,7 @@ def _in_a_world(
     world = WorldSettings(
         edges=(edge,),
         verifiers=(VerifierSettings(scheduler=scheduler),),
-        network=parse_network(NOWHERE if system.is_colocated else lines[0]["network"]),
+        network=parse_network(_network(lines)),
         target=KnownTarget(
             texts=tuple(one.text for one in asked),
             vocabulary_size=VOCABULARY_SIZE,
@@ -134,6 +134,19 @@ def _in_a_world(
     # Of a co-located answer the question and the last token cross the link besides.
     user_s = rtt_s if system.is_colocated else 0.0
     return [_predicted(answer.statistics, user_s=user_s) for answer in answers]
+
+
+def _network(lines: Sequence[Line]) -> str:
+    """Return the link as `--network` has it: where it is always the same with the round trip that was measured, programs included."""
+    if lines[0]["system"] not in COLOCATED and not is_steady(lines[0]):
+        return str(lines[0]["network"])
+    rtt_s = statistics.median(line["statistics"]["rtt_s"] for line in lines)
+    return f"rtt={1e3 * rtt_s:.3f}ms"
+
+
+def is_steady(line: Line) -> bool:
+    """Return whether a line's link is always the same."""
+    return str(line["link"]).endswith(" ms")
 
 
 def _request(asked: Asked, at_s: float) -> Request:

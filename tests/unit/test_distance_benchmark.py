@@ -1,6 +1,8 @@
 """The pure parts of benchmarks/distance.py: what is kept of a run, what is measured when, what a table says."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ from distance_cells import DRAFTS, LINKS, SYSTEMS, Wanted, best_round, blocks
 from distance_drafts import KnownTexts, trace_of
 from distance_lines import LINES, RunFolder, lost_at
 from distance_report import formula, groups, row
+from distance_steps import fitted, steps
 
 from paceline.tokens import TokenId
+from simulator.cost import StepCost, Work
 
 
 def line(
@@ -122,6 +126,8 @@ def test_every_block_has_all_systems_of_a_link_and_the_middle_comes_first() -> N
     assert len(keys) == len(set(keys))
     firsts = {each[0].system.name for each in found}
     assert len(firsts) > 1, "the order turns"
+    later = blocks(replace(wanted, first_repetition=1))
+    assert list(later) == [each for each in found if each[0].repetition == 1]
 
 
 def test_rounds_grow_with_the_distance_and_with_the_draft() -> None:
@@ -212,3 +218,45 @@ def test_the_formula_counts_a_pause_without_drafts_as_one_miss() -> None:
     assert told["bound_s"] == pytest.approx(1 / 40 + 0.1 * (0.2 + 0.1))
     assert told["measured_s"] == pytest.approx(0.04)
     assert formula([line("cloud-only", commits=commits[:1])], rtt_s=0.2) is None
+
+
+# --- what steps cost
+
+
+COST = StepCost(fixed_s=0.05, per_row_s=0.0006, per_prefill_row_s=0.0005)
+BETWEEN_S, RESTED_S = 0.001, 0.004
+
+
+def answered(system: str, *, rows: Sequence[int], pause_s: float) -> dict[str, Any]:
+    """An answer whose steps take what `COST` says; rows of the prompt first."""
+    commits, at_s = [], 0.0
+    for index, count in enumerate(rows):
+        work = Work().with_sequence(num_rows=count, context=20 + index, prefill=not index)
+        rested_s = RESTED_S if pause_s > BETWEEN_S or not index else 0.0
+        took_s = COST.seconds(work) + rested_s
+        at_s += pause_s + took_s
+        one = commit(at_s=at_s, tokens=1, judged=0) | {"rows": count, "verify_s": took_s}
+        commits.append(one)
+    return line(system, prompt_tokens=20, commits=commits)
+
+
+def test_steps_of_a_run_say_what_steps_cost_and_what_a_pause_adds() -> None:
+    plain = answered("cloud-only", rows=[60] + [1] * 60, pause_s=BETWEEN_S)
+    tree = answered("paceline", rows=[90] + [1, 4, 9] * 60, pause_s=BETWEEN_S)
+    rounds = answered("stop-and-wait", rows=[30] + [5] * 60, pause_s=0.1)
+
+    found = steps([plain, tree, rounds])
+    assert sum(step.has_rested for step in found) == 3 + 60, "prompts, and all rounds"
+    cost = fitted(found, rested=found, name="target", dtype="bfloat16")
+    assert cost.cost.fixed_s == pytest.approx(COST.fixed_s, rel=1e-6)
+    assert cost.cost.per_row_s == pytest.approx(COST.per_row_s, rel=1e-6)
+    assert cost.cost.per_prefill_row_s == pytest.approx(COST.per_prefill_row_s, rel=1e-6)
+    assert cost.between_s == pytest.approx(BETWEEN_S)
+    assert cost.rested_s == pytest.approx(RESTED_S)
+    assert fitted(steps([plain, tree]), rested=[], name="t", dtype="").rested_s == 0.0
+
+
+def test_a_commit_of_two_steps_tells_nothing_of_either() -> None:
+    two = answered("cloud-only", rows=[60, 1, 1, 1], pause_s=BETWEEN_S)
+    two["commits"][2]["steps"] = 2
+    assert [step.context for step in steps([two])] == [0, 21, 23]
