@@ -1,7 +1,7 @@
 """Early exit: the target's first layers with its own norm and output matrix, as if the others would change nothing.
 
-No training, and half of what the copy needs is the target's own: an edge that holds the first layers can draft with them
-(self-speculation). How good it is depends on the model; those that were trained for it (LayerSkip) are good early.
+No training: all weights are the target's own (self-speculation). An edge reads the target's whole file once and drops the
+later layers. How good it is depends on the model; those that were trained for it (LayerSkip) are good early.
 
 Sources: Hooper et al., "SPEED", arXiv 2310.12072; Elhoushi et al., "LayerSkip", arXiv 2404.16710.
 """
