@@ -9,6 +9,7 @@ The card tells what the draft was made from, how, by which command, and what it 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shlex
 import tempfile
@@ -20,11 +21,12 @@ from edge.distillation.draft_reading import check_draft
 from edge.drafters.distilled import SHIPPED
 
 MOST_BYTES = 30_000_000
+BEGIN = ("paceline", "distil", "--target")
 CATEGORIES = "| answers to | tokens | first | within 4 | at temperature 1, coupled |\n| --- | --- | --- | --- | --- |\n"
 
 
-def commands(record: dict[str, Any]) -> list[str]:
-    """What makes the same draft again from the same text, one training after the other."""
+def commands(record: dict[str, Any], *, text_tokens: int) -> list[str]:
+    """What makes such a draft again, one training after the other, and packs it."""
     stages = [record["training"]]
     while (before := stages[0]["continue_from"]) is not None:
         stages.insert(0, before)
@@ -36,28 +38,27 @@ def commands(record: dict[str, Any]) -> list[str]:
             tokens = stage["practice"]["num_tokens"]
             lines.append(f"{before} --only practice --practice-tokens {tokens}")
         else:
-            lines.append(_command(record, stage, number=number))
-    return lines
+            lines.append(_command(record, stage, number=number, text_tokens=text_tokens))
+    last = [stage for stage in stages if "practice" not in stage]
+    words = [*BEGIN, record["target"], "--out", "FOLDER", "--student", f"step{len(last) - 1}"]
+    if len(last) < len(stages):
+        words += ["--practice-tokens", str(stages[-1]["practice"]["num_tokens"])]
+    return [*lines, shlex.join([*words, "--only", "pack"])]
 
 
-def _command(record: dict[str, Any], stage: dict[str, Any], *, number: int) -> str:
+def _command(
+    record: dict[str, Any], stage: dict[str, Any], *, number: int, text_tokens: int
+) -> str:
     settings = stage["training"]
-    words = [
-        "paceline",
-        "distil",
-        "--target",
-        record["target"],
-        "--out",
-        "FOLDER",
-        "--threads",
-        "1",
-    ]
+    words = [*BEGIN, record["target"], "--out", "FOLDER", "--threads", "1"]
     words += [
         "--seed",
         str(settings["seed"]),
         "--scripts-per-shard",
         str(record["text"]["scripts_per_shard"]),
     ]
+    if not number:
+        words += ["--write-tokens", str(text_tokens)]
     words += ["--outputs", str(stage["num_outputs"]), "--fit-tokens", str(stage["fit_tokens"])]
     words += ["--student", f"step{number}"]
     if number:
@@ -86,10 +87,10 @@ def card(
     record: dict[str, Any],
     evaluation: dict[str, Any],
     *,
-    num_bytes: int,
+    content: bytes,
     text_tokens: int,
 ) -> str:
-    """The model card."""
+    """The model card of a file with this content."""
     layers = ", ".join(map(str, record["layers"]))
     bits = record["training"]["training"]["bits"]
     newline = "\n"
@@ -100,7 +101,7 @@ Not a model to talk to. Use it with `--draft {name}`.
 
 - **What it is**: layers {layers} of the target, fitted to do the work of those left out between them, then trained. It can say
   {record["training"]["num_outputs"]:,} of the target's 49,152 tokens; the target says the others itself.
-- **File**: {num_bytes / 1e6:.1f} MB. Layers and the embeddings of tokens that it can say at {bits} bits with a scale for 32 weights, the
+- **File**: {len(content) / 1e6:.1f} MB, SHA-256 `{hashlib.sha256(content).hexdigest()}`, made with Paceline {record["version"]}. Layers and the embeddings of tokens that it can say at {bits} bits with a scale for 32 weights, the
   embeddings of all other tokens at 3; norms in float32. Trained with weights rounded like that. No tokenizer: it is the target's.
 - **Data**: {text_tokens:,} tokens, most written by the target itself (invented prompts of many kinds and its answers, laws of 24
   tokens kept), the rest licensed text on the machine that it read: Python's library and reference (PSF) and descriptions of
@@ -111,11 +112,12 @@ Not a model to talk to. Use it with `--draft {name}`.
 Made by
 
 ```sh
-{newline.join(commands(record))}
+{newline.join(commands(record, text_tokens=text_tokens))}
 ```
 
-(and `--exclude` for each file of prompts that it is measured on), which writes more text than was there when this one was trained, and so gives a better draft: {text_tokens:,} tokens were, each of which it
-saw about four times; some two hours of training on a core shared with others. docs/distil.md tells where the time goes.
+with `--exclude` in the first command for the questions of Spec-Bench and of HumanEval, on which it is measured. The text depends on the licensed files of the machine, so these
+commands make a draft like this one, not the same bytes. It saw each token about four times: some two hours of training on a core shared with others. What a GPU would take is
+estimated in docs/distil.md, which also tells where the time goes; none was there.
 
 Target's token among the draft's guesses, on the target's answers to prompts that neither was trained on (`benchmarks/distil_eval.py`,
 packed draft):
@@ -146,7 +148,7 @@ def main() -> None:
     SHIPPED.mkdir(exist_ok=True)
     (SHIPPED / f"{arguments.name}{SUFFIX}").write_bytes(content)
     text = card(
-        arguments.name, record, evaluation, num_bytes=size, text_tokens=arguments.text_tokens
+        arguments.name, record, evaluation, content=content, text_tokens=arguments.text_tokens
     )
     (SHIPPED / f"{arguments.name}.md").write_text(text, encoding="utf-8")
     print(f"{arguments.name}: {size / 1e6:.2f} MB")

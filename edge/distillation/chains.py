@@ -56,6 +56,10 @@ class Chains:
         """Return expected tokens of a round, the target's own one included."""
         return 1 + sum(self.shares(width)[:length])
 
+    def coupled_tokens_per_round(self, length: int) -> float:
+        """Return the same for chains at temperature 1."""
+        return 1 + sum(self.coupled_shares()[:length])
+
 
 def by_position(shares: tuple[float, ...]) -> list[float | None]:
     """Return the acceptance at each place of a chain that got there; None: none did."""

@@ -5,17 +5,22 @@
     rare rows         L3    embeddings of all other tokens, which it only reads
     all else          F32   norms and mask slots, a few hundred numbers each
 
+That is of a draft that learned with 4 bits; with others layers and frequent rows have as many. One that learned with exact
+weights has GGUF's 8 bits everywhere: it never saw what rounding does to it.
+
 `packed_types` tells what the types are. An output matrix of its own is kept beside the embeddings, as frequent rows
-are. The file is safetensors; its metadata holds the draft's description.
+are. The file is safetensors; its metadata holds the draft's description and a checksum of everything in the file.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +60,28 @@ class CompactTypes:
     frequent: str = "L4"
     rare: str = "L3"
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> CompactTypes:
+        """Return those that a draft learned with."""
+        bits = record["training"]["training"]["bits"]
+        if bits is None:
+            return cls(layers="Q8_0", frequent="Q8_0", rare="Q8_0")
+        return cls(layers=f"L{bits}", frequent=f"L{bits}")
+
 
 def pack_draft(folder: Path, file: Path, *, types: CompactTypes | None = None) -> int:
-    """Write a draft's folder into one file; return its size in bytes.
+    """Write a draft's folder into one file, which is there whole or not at all; return its size in bytes.
+
+    Args:
+        folder: of the draft.
+        file: to write.
+        types: None: those that it learned with.
 
     Raises:
         ConfigError: no draft, a damaged one, or no such type.
     """
-    types = types or CompactTypes()
     record = check_draft(folder)
+    types = types or CompactTypes.of(record)
     ids, rows = read_head(folder)
     weights = load_file(folder / _WEIGHTS)
     # Trained weights as exactly as there are: a training on rounded weights rounded these.
@@ -101,7 +119,7 @@ def pack_draft(folder: Path, file: Path, *, types: CompactTypes | None = None) -
         "types": kinds,
         "configuration": configuration,
     }
-    save_file(out, file, metadata={"paceline": json.dumps(about)})
+    _write(file, about, out)
     return file.stat().st_size
 
 
@@ -112,7 +130,7 @@ def unpacked(file: Path) -> Iterator[Path]:
     The tokenizer is not in it: `description["tokenizer"]` is the fingerprint of the one that it needs.
 
     Raises:
-        ConfigError: the file is no draft, or of another format.
+        ConfigError: the file is no draft, of another format or damaged.
     """
     with tempfile.TemporaryDirectory(prefix="paceline-draft-") as name:
         folder = Path(name)
@@ -124,7 +142,7 @@ def read_description(file: Path) -> dict[str, Any]:
     """Return what a file says about its draft, without reading its weights.
 
     Raises:
-        ConfigError: the file is no draft, or of another format.
+        ConfigError: the file is no draft, of another format or damaged.
     """
     description: dict[str, Any] = _about(file)["description"]
     return description
@@ -134,10 +152,10 @@ def read_levels(file: Path) -> dict[str, Levels]:
     """Return the weights of a packed draft that are on levels, by their names in the model; the output matrix as OUTPUT.
 
     Raises:
-        ConfigError: the file is no draft, or of another format.
+        ConfigError: the file is no draft, of another format or damaged.
     """
-    kinds: dict[str, str] = _about(file)["types"]
-    tensors = load_file(file)
+    about, tensors = _read(file)
+    kinds: dict[str, str] = about["types"]
     names = {name: name.removeprefix(_PREFIX) for name in kinds if name.startswith(_PREFIX)}
     names[_HEAD_ROWS if _HEAD_ROWS in kinds else _FREQUENT] = OUTPUT
     found = {own: levels_in(tensors, name, kinds[name]) for name, own in names.items()}
@@ -145,8 +163,7 @@ def read_levels(file: Path) -> dict[str, Levels]:
 
 
 def _unpack(file: Path, folder: Path) -> None:
-    about = _about(file)
-    tensors = load_file(file)
+    about, tensors = _read(file)
     ids = tensors.pop(_IDS).long()
     plain = {name: value_in(tensors, name, kind) for name, kind in about["types"].items()}
     frequent, rare = plain.pop(_FREQUENT), plain.pop(_RARE)
@@ -171,6 +188,40 @@ def _unpack(file: Path, folder: Path) -> None:
     sums = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     description = about["description"] | {"sha256": sums}
     (folder / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
+
+
+def _write(file: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    whole = about | {"sha256": _checksum(about, tensors)}
+    temporary = file.with_name(f".{file.name}.unfinished")
+    save_file(tensors, temporary, metadata={"paceline": json.dumps(whole)})
+    with temporary.open("rb") as written:
+        os.fsync(written.fileno())
+    temporary.replace(file)
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    about = _about(file)
+    try:
+        tensors = load_file(file)
+    except Exception as error:
+        raise ConfigError(f"draft {file}: cannot be read: {error!r}") from error
+    expected = about.pop("sha256", None)
+    found = _checksum(about, tensors)
+    if found != expected:
+        raise ConfigError(
+            f"draft {file}: damaged: checksum {found}, expected {expected}; copy it again, or pack it again with "
+            "`paceline distil --only pack`"
+        )
+    return about, tensors
+
+
+def _checksum(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of what a file says and of every byte of its tensors, whatever their order in the file."""
+    found = sha256(json.dumps(about, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _about(file: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,7 +53,7 @@ def write_report(folder: Path, stage: ReportStage, *, progress: Progress) -> Pat
     shards = [read_shard(text, number) for number in range(count_shards(text))]
     record = check_draft(stage.draft)
     progress.note(f"measuring {stage.draft} on held-out text of {record['target']}")
-    with _as_shipped(stage.draft, record) as shipped:
+    with _packed(stage.draft) as shipped:
         cold, hot = _tallies(shipped, stage, shards)
         costs = _costs(shipped, stage, target=record["target"])
     report = {
@@ -65,6 +65,7 @@ def write_report(folder: Path, stage: ReportStage, *, progress: Progress) -> Pat
         "temperature_1": rows_of(hot),
         "costs": asdict(costs) | {"share": round(costs.share, 4)},
         "tokens_per_round": _rounds(cold),
+        "tokens_per_round_coupled": _coupled_rounds(hot),
         "best_chain": _best_chains(cold.total.acceptance, costs),
     }
     path = stage.draft / REPORT
@@ -81,7 +82,7 @@ def write_report(folder: Path, stage: ReportStage, *, progress: Progress) -> Pat
 
 def _tallies(shipped: Path, stage: ReportStage, shards: Sequence[Shard]) -> tuple[Tally, Tally]:
     """Greedy texts, and hot ones."""
-    with unpacked(shipped) if shipped.is_file() else nullcontext(shipped) as folder:
+    with unpacked(shipped) as folder:
         draft = EvaluatedDraft(folder, device=stage.device)
 
     def cold_texts(packer: Packer) -> list[Text]:
@@ -106,11 +107,8 @@ def _costs(shipped: Path, stage: ReportStage, *, target: str) -> Costs:
 
 
 @contextmanager
-def _as_shipped(draft: Path, record: dict[str, Any]) -> Iterator[Path]:
-    """A draft that learned with rounded weights is packed, any other left as it is."""
-    if record["training"].get("training", {}).get("bits") is None:
-        yield draft
-        return
+def _packed(draft: Path) -> Iterator[Path]:
+    """The draft as `pack` makes it: what is used is what is measured."""
     with TemporaryDirectory(prefix="paceline-report-") as folder:
         file = Path(folder) / f"{draft.name}{SUFFIX}"
         pack_draft(draft, file)
@@ -134,6 +132,18 @@ def _rounds(cold: Tally) -> dict[str, Any]:
             for width in TREE_WIDTHS
         }
     return rows
+
+
+def _coupled_rounds(hot: Tally) -> dict[str, Any]:
+    """The same for chains at temperature 1. What trees cover there would have to be drawn."""
+    return {
+        name: {
+            f"chain_{length}": round(guesses.chains.coupled_tokens_per_round(length), 3)
+            for length in ROUND_LENGTHS
+        }
+        for name, guesses in hot.rows().items()
+        if guesses.chains.num_starts
+    }
 
 
 def _best_chains(acceptance: float, costs: Costs) -> dict[str, Any]:

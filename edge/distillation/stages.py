@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from edge.distillation.compact import SUFFIX, CompactTypes, pack_draft
+from edge.distillation.compact import SUFFIX, pack_draft
 from edge.distillation.practice_stage import PracticeStage, practise
 from edge.distillation.progress import Progress
 from edge.distillation.recipe import working_in
@@ -51,9 +51,7 @@ def run(values: Mapping[str, Any]) -> None:
     if values["only"] in (None, "pack"):
         draft = _last_draft(values)
         file = draft.with_name(draft.name + SUFFIX)
-        kind = None if values["bits"] == "none" else f"L{values['bits']}"
-        types = CompactTypes() if kind is None else CompactTypes(layers=kind, frequent=kind)
-        size = pack_draft(draft, file, types=types)
+        size = pack_draft(draft, file)
         progress.note(f"packed into {file}: {size / 1e6:.1f} MB")
 
 

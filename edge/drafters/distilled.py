@@ -107,11 +107,12 @@ def _load_packed(
 def packed_identity(file: Path, model: LeanModel, tokenizer: Tokenizer) -> ModelIdentity:
     """Return what a packed draft that runs on its levels is."""
     size = model.get_input_embeddings().num_embeddings
+    bits = read_description(file)["training"]["training"]["bits"]
     return ModelIdentity(
         name=file.stem,
         weights_fingerprint=weights_fingerprint(model, name=file.name),
         dtype="bfloat16",
-        quantisation="levels of 4 bits",
+        quantisation=f"levels of {bits} bits",
         tokenizer_fingerprint=tokenizer.fingerprint,
         vocabulary_size=min(tokenizer.vocabulary_size, size),
         context_length=context_length(model.config),

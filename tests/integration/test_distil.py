@@ -275,9 +275,32 @@ def test_a_packed_draft_is_small_and_guesses_the_same(run: Path, tmp_path: Path,
     # Eight bits are worth about 1 % of a weight; the spread of these logits is over 1.
     assert float((laws[0] - laws[1]).square().mean().sqrt()) < 0.1
     assert float((laws[0].argmax(1) == laws[1].argmax(1)).float().mean()) > 0.85
+    assert pack_draft(folder, tmp_path / "usual.draft") == size, "it learned with exact weights"
+    content = file.read_bytes()
+    for place in (len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(
+            ConfigError, match=r"tiny.draft: damaged: checksum [0-9a-f]{64}, expected"
+        ):
+            read_levels(file)
+    file.write_bytes(content[:-1])
+    with pytest.raises(ConfigError, match=r"tiny.draft: cannot be read"), unpacked(file):
+        pass
     file.write_bytes(b"no draft")
     with pytest.raises(ConfigError, match=r"tiny.draft: cannot be read"):
         read_description(file)
+
+
+@pytest.mark.parametrize(
+    ("bits", "types"),
+    [
+        (3, CompactTypes(layers="L3", frequent="L3", rare="L3")),
+        (6, CompactTypes(layers="L6", frequent="L6", rare="L3")),
+        (None, CompactTypes(layers="Q8_0", frequent="Q8_0", rare="Q8_0")),
+    ],
+)
+def test_a_draft_is_packed_as_it_learned(bits: int | None, types: CompactTypes) -> None:
+    assert CompactTypes.of({"training": {"training": {"bits": bits}}}) == types
 
 
 def test_the_report_says_what_the_draft_is_worth(run: Path, draft: Path) -> None:
@@ -296,6 +319,10 @@ def test_the_report_says_what_the_draft_is_worth(run: Path, draft: Path) -> None
     rounds = report["tokens_per_round"]["all"]
     assert rounds["chain_2"] >= 1 + chain["by_position"][0] - 1e-3
     assert 1 <= rounds["chain_2"] <= rounds["chain_4"] <= rounds["tree_2x4"] <= rounds["tree_4x4"]
+    # Hot answers of so few tokens may all be too short for chains.
+    for name, coupled in report["tokens_per_round_coupled"].items():
+        hot = report["temperature_1"][name]["chain"]["by_position_coupled"]
+        assert coupled["chain_2"] == pytest.approx(1 + hot[0] + hot[0] * hot[1], abs=2e-3)
     assert set(report["best_chain"]) == {"rtt_20_ms", "rtt_60_ms", "rtt_200_ms"}
     assert (draft / "report.png").read_bytes().startswith(b"\x89PNG")
 

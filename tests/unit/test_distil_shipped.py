@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
 
@@ -33,6 +35,7 @@ def test_its_card_is_of_this_file() -> None:
     assert record["target"] == "smollm2-135m"
     card = (SHIPPED / f"{NAME}.md").read_text(encoding="utf-8")
     assert f"{path.stat().st_size / 1e6:.1f} MB" in card
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in card
     assert ", ".join(map(str, record["layers"])) in card
     assert f"--train-tokens {record['training']['training']['num_tokens']} " in card
 
