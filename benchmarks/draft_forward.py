@@ -4,7 +4,8 @@
 
 `branch` is all that an edge does for a pass: from the paths to the guesses with their chances, with PENDING guesses in the cache.
 `forward` is what the engine takes of that: planning, layers, output matrix. `extend` is the same as `branch` for a chain of one token. `bare` is the products and the attention of as many rows, called one after
-another from Python (`bare_layers.py`), with a copy of the same weights. `least` is the same with as many of the cheapest operations in between as a layer has. They are timed in turns, each four times in a row, on one thread; told are medians and
+another from Python (`bare_layers.py`), with a copy of the same weights. `layers` is the draft's layers and its output matrix where they stand in
+`branch`: norms, turns, writes to the cache and sums too, which are part of a layer whoever computes it. `least` is the same with as many of the cheapest operations in between as a layer has. They are timed in turns, each four times in a row, on one thread; told are medians and
 tenths of --rounds, of times and of ratios within a round. Times are the thread's own (processor time): what others take of a busy machine does not count. The split takes single parts away from the whole: what is left of the
 model's own time without products and attention is norms, turns, cache writes and sums, what is left of `branch` without the engine
 and the ranking is Python's bookkeeping.
@@ -132,8 +133,9 @@ def measured(
     if leaves == 1:
         chain = Chain(ModelDrafter(drafter.engine, vocabulary_size=1 << 20), context=context)
         what["extend"] = Timed(step=chain.step, ready=chain.ready)
-    with timed_forward(drafter.engine) as forward:
-        what["branch"] = Timed(step=tree.step, ready=tree.ready, parts={"forward": forward})
+    with timed_forward(drafter.engine) as forward, timed_layers(drafter.engine) as layers:
+        parts = {"forward": forward, "layers": layers}
+        what["branch"] = Timed(step=tree.step, ready=tree.ready, parts=parts)
         times = timed_ms(what, rounds=rounds)
     tree.draft.close()
     row: dict[str, Any] = {
@@ -144,6 +146,8 @@ def measured(
         "least_ms": spread(times["least"]),
         "least_over_bare": ratio(times, "least", "bare"),
         "branch_over_bare": ratio(times, "branch", "bare"),
+        "layers_ms": spread(times["layers"]),
+        "branch_over_layers": ratio(times, "branch", "layers"),
     }
     if leaves == 1:
         row["extend_ms"] = spread(times["extend"])
@@ -175,6 +179,22 @@ def timed_forward(engine: Engine) -> Iterator[Callable[[], float]]:
         yield lambda: watch.last_ms
     finally:
         del engine.forward  # the class has its own
+
+
+@contextmanager
+def timed_layers(engine: Engine) -> Iterator[Callable[[], float]]:
+    """Time the layers and the output matrix; give what tells how many ms they took in the last step."""
+    model = engine._model  # noqa: SLF001 - what is inside is what is asked
+    head = model.get_output_embeddings()
+    owners = [*model.base_model.layers, getattr(head, "product", head)]
+    watches = [Stopwatch(owner.forward) for owner in owners]
+    for owner, watch in zip(owners, watches, strict=True):
+        owner.forward = watch
+    try:
+        yield lambda: sum(watch.last_ms for watch in watches)
+    finally:
+        for owner in owners:
+            del owner.forward  # the class has its own
 
 
 def split(
