@@ -12,6 +12,8 @@ tokens per second, from when every answer has its first tokens to when the first
   even         drafts of the edges, every row there is room for, shared evenly
   goodput      drafts of the edges, those rows that raise the step's tokens per second
   alternating  the same, two groups in turn
+  marginal     as goodput; edges send what is worth its row, its bytes and its time, as `paceline edge` does by default. All others send
+               every guess of 0.02 and more; at some numbers of edges only
 
 and besides, at 32 edges: half of them without drafts, and the race off (answers without drafts wait two round trips for them).
 Cells are kept in the output as they are measured: started again, it goes on where it was.
@@ -42,8 +44,11 @@ ARMS = ("none", "colocated", "even", "goodput", "alternating")
 TOKENS = 1536
 """Of all answers of a cell together, within the bounds below."""
 TOKENS_LEAST, TOKENS_MOST = 48, 256
-GOOD, SHIPPED = "low-bit-4-64", "smollm2-135m-draft-first"
-PAIRS = (("cpu", GOOD), ("gpu", GOOD), ("full", GOOD), ("cpu", SHIPPED))
+GOOD, FIRST_SHIPPED = "low-bit-4-64", "smollm2-135m-draft-first"
+MARGINAL_EDGES = (1, 8, 32, 64)
+LONG = ((32, 192), (64, 128))
+"""Edges and tokens of longer answers where arithmetic is used up: among short ones a step more or less counts 5 %."""
+PAIRS = (("cpu", GOOD), ("gpu", GOOD), ("full", GOOD), ("cpu", FIRST_SHIPPED))
 TITLES = {
     "cpu": "small model on one core",
     "gpu": "large model on a GPU",
@@ -67,11 +72,15 @@ def cells(seeds: Iterable[int]) -> Iterator[Cell]:
             yield Cell(**kind, arm="goodput-patient", tokens=TOKENS_LEAST)
             for arm in ("none", "even", "goodput"):
                 yield Cell(**kind, arm=arm, tokens=TOKENS_LEAST, silent=16)
+        for edges, tokens in LONG:
+            kind = {"target": "full", "trace": GOOD, "edges": edges, "seed": seed}
+            for arm in ("none", "goodput", "marginal"):
+                yield Cell(**kind, arm=arm, tokens=tokens)
         for target, trace in PAIRS:
             for edges in reversed(EDGES):
                 tokens = min(TOKENS_MOST, max(TOKENS_LEAST, TOKENS // edges))
                 kind = {"target": target, "trace": trace, "edges": edges, "seed": seed}
-                for arm in ARMS:
+                for arm in (*ARMS, *(("marginal",) if edges in MARGINAL_EDGES else ())):
                     yield Cell(**kind, arm=arm, tokens=tokens)
 
 
@@ -149,6 +158,7 @@ def summary(known: dict[Cell, Measured]) -> list[dict[str, Any]]:
                 "trace": trace,
                 "edges": edges,
                 "silent": silent,
+                "tokens": tokens,
                 "arm": arm,
                 "tokens_per_s": round(statistics.mean(one.tokens_per_s for one in mine), 1),
                 "ratio": round(_sum(mine, "tokens_per_s") / _sum(base, "tokens_per_s"), 3),
@@ -183,7 +193,13 @@ def _rounded(values: dict[str, Any]) -> dict[str, Any]:
 
 def draw(known: dict[Cell, Measured], path: Path) -> None:
     """Draw tokens per second over edges, for each target and draft, and below it the ratio to plain batching."""
-    rows = [row for row in summary(known) if not row["silent"] and row["arm"] in ARMS]
+    rows = [
+        row
+        for row in summary(known)
+        if not row["silent"]
+        and row["arm"] in ARMS
+        and (row["target"] != "full" or (row["edges"], row["tokens"]) not in LONG)
+    ]
     figure, axes = plt.subplots(2, len(PAIRS), figsize=(4.0 * len(PAIRS), 6.6), sharex=True)
     for column, (target, trace) in enumerate(PAIRS):
         above, below = axes[:, column]
@@ -197,7 +213,7 @@ def draw(known: dict[Cell, Measured], path: Path) -> None:
             below.plot(edges, [row["ratio"] for row in mine], **style)
             least, most = ([row[f"ratio_{end}"] for row in mine] for end in ("least", "most"))
             below.fill_between(edges, least, most, color=COLOURS[arm], alpha=0.15, lw=0)
-        draft = "low-bit copy as draft" if trace == GOOD else "shipped draft"
+        draft = "low-bit copy as draft" if trace == GOOD else "first shipped draft"
         above.set_title(f"{TITLES[target]},\n{draft}", fontsize=10)
         above.set_xscale("log", base=2)
         above.set_yscale("log")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from cloud.account import VerifierStatistics
 from cloud.admission import SessionSettings
 from cloud.scheduler import RaceDrafting, Schedule, SchedulerSettings
+from edge.steering import LengthPolicy
 from paceline.client import DraftingSettings
 from paceline.session.growth import Growth
 from paceline.tokens import TokenId
@@ -36,6 +37,8 @@ DRAFTS = {
     "full": StepCost(fixed_s=0.002, per_row_s=0.00005),
 }
 """What a pass of the draft takes where it shares the target's processor; at an edge it is the first one everywhere."""
+SCHEDULES = {"none": Schedule.EVEN, "marginal": Schedule.GOODPUT}
+"""Of arms that are not named after theirs."""
 COLOCATED = [(depth, width) for depth in (1, 2, 3, 4, 6, 8) for width in (1, 2, 4)]
 """Depths of the chain, and guesses at each depth, that the co-located arm may choose from."""
 
@@ -48,7 +51,7 @@ class Cell:
     trace: str
     edges: int
     arm: str
-    """none, colocated, or a schedule; `goodput-patient` with the race off."""
+    """none, colocated, or a schedule; `goodput-patient` with the race off; `marginal`: goodput, with edges that weigh each guess."""
     seed: int
     tokens: int = 64
     """Of each answer."""
@@ -157,11 +160,12 @@ def _settings(cell: Cell) -> WorldSettings:
         edge = EdgeSettings(requests=(asked,), draft=None)
         if cell.arm != "none" and number >= cell.silent:
             drafting = DraftingSettings(draft_length=32, window=256, growth=Growth())
-            edge = replace(edge, make_drafter=maker, drafting=drafting)
+            policy = LengthPolicy.MARGINAL if cell.arm == "marginal" else LengthPolicy.FIXED
+            edge = replace(edge, make_drafter=maker, drafting=drafting, length_policy=policy)
         edges.append(edge)
     name, _, how = cell.arm.partition("-")
     scheduler = SchedulerSettings(
-        schedule=Schedule.EVEN if name == "none" else Schedule(name),
+        schedule=SCHEDULES.get(name) or Schedule(name),
         race=how != "patient",
         patience_s=2 * cell.rtt_ms / 1000,
         # The text of a toy target never repeats itself: there is nothing that they could guess.

@@ -50,6 +50,15 @@ PRICES = tuple(arm.label for arm in ARMS if arm.label.startswith("byte "))
 ABLATIONS = tuple(
     arm.label for arm in ARMS if arm not in (CLOUD, PACELINE) and arm.label not in PRICES
 )
+ROUNDS = tuple(label for label in ABLATIONS if label.startswith("rounds of "))
+PARTS = (
+    ("1. the stream: a chain, in rounds of the best length", ROUNDS),
+    ("2. branches that wait at the cloud: one guess for a position", ("one guess for a position",)),
+    ("3. the race: the verifier waits up to 2 s", ("no race",)),
+    ("4. goodput: rows shared evenly", ("even schedule",)),
+    ("5. marginal value: everything of 0.02 and more, at once", (FIXED,)),
+)
+"""What is switched off, and by which arms; of several the fastest counts."""
 BARS = {"0.79": (2.2, 2.0, 1.7, 1.3), "0.60": (1.6, 1.55, 1.3, 1.1)}
 """What is wanted of a draft of that quality, by RTTS_MS."""
 BYTES_BAR = 32.0
@@ -89,6 +98,13 @@ def _wanted() -> list[Key]:
     ]
     wanted += [(BEST, rtt_ms, label) for label in PRICES for rtt_ms in (10, 100)]
     ablated = [(BEST, rtt_ms, label) for label in ABLATIONS for rtt_ms in (10, 100)]
+    ablated += [
+        (draft.name, rtt_ms, label)
+        for draft in DRAFTS[1:3]
+        for _, labels in PARTS
+        for label in labels
+        for rtt_ms in (10, 100)
+    ]
     return wanted + [one for one in ablated if one not in wanted]
 
 
@@ -181,6 +197,17 @@ def _print_tables(held: dict[Key, Cell]) -> None:
         for rtt_ms in (10, 100):
             for label in (PACELINE.label, *labels):
                 print(f"| {label} | {rtt_ms} ms | {_row(held, (BEST, rtt_ms, label))}")
+
+    _print_parts(held)
+
+
+def _print_parts(held: dict[Key, Cell]) -> None:
+    columns = [(draft.name, rtt_ms) for draft in DRAFTS[:3] for rtt_ms in (10, 100)]
+    print(f"\n| without | {' | '.join(f'{name}, {rtt_ms} ms' for name, rtt_ms in columns)} |")
+    print("| --- |" + " --- |" * len(columns))
+    for title, labels in (("nothing", (PACELINE.label,)), *PARTS):
+        ratios = [max(mean(_ratios(held, (*at, label))) for label in labels) for at in columns]
+        print(f"| {title} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |")
 
 
 def _plot(held: dict[Key, Cell], path: Path) -> None:

@@ -16,7 +16,7 @@ from paceline.client.outcome import Statistics
 from paceline.control.marginal import BYTE_S
 from paceline.session.growth import Growth
 from paceline.session.pace import Pace
-from paceline.session.pipeline import PipelineSettings
+from paceline.session.pipeline import PipelineName, PipelineSettings
 from paceline.tokens import TokenId
 from simulator.cost import StepCost
 from simulator.notation import parse_network
@@ -49,6 +49,9 @@ DRAFTS = tuple(
     )
 )
 """By the share of positions at which the first guess is right. What is mixed takes each position from one of two drafts."""
+
+ROUNDS = (2, 4, 8)
+"""Lengths of a chain that waits for its verdict."""
 
 TREE = DraftingSettings(draft_length=32, window=256, growth=Growth())
 
@@ -128,6 +131,18 @@ ARMS = (
         drafting=replace(TREE, pipeline=PipelineSettings(patience_s=2.0)),
     ),
     Arm(label="even schedule", schedule=Schedule.EVEN),
+    *(
+        Arm(
+            label=f"rounds of {length}",
+            drafting=DraftingSettings(
+                draft_length=length,
+                tokens_per_message=length,
+                pipeline=PipelineSettings(name=PipelineName.STOP_AND_WAIT),
+            ),
+            policy=LengthPolicy.FIXED,
+        )
+        for length in ROUNDS
+    ),
     *(
         _fixed(f"geometric fan-out from {first}", Growth(width=8, floor=0.002, fan=_fan(first)))
         for first in (2, 3, 4)

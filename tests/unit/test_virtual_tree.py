@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from cloud.scheduler import Schedule, SchedulerSettings
 from edge.steering import LengthPolicy
 from paceline.client import DraftingSettings
 from paceline.drafter import TreeDraft, tokens_of
@@ -21,7 +22,7 @@ from simulator.notation import parse_network
 from simulator.virtual.draft import DraftSettings
 from simulator.virtual.edge import EdgeSettings, Request
 from simulator.virtual.machine import Occupation
-from simulator.virtual.model import ModelSettings
+from simulator.virtual.model import ModelSettings, SimulatedModel
 from simulator.virtual.target import ToyTarget
 from simulator.virtual.tree_draft import tree_drafter
 from simulator.virtual.verifier import VerifierSettings
@@ -109,6 +110,47 @@ def test_an_edge_learns_what_guesses_are_worth_and_follows_a_link_that_steps_awa
     assert 0.6 < back < 1.25, "the text differs, the link does not"
     assert answer.statistics is not None
     assert answer.statistics.proposal_bytes < 40 * answer.statistics.committed
+
+
+@pytest.mark.slow
+def test_an_edge_that_rows_became_too_dear_for_drafts_again_when_they_are_cheap() -> None:
+    edge = EdgeSettings(
+        requests=(Request(prompt=(TokenId(5), TokenId(6)), max_tokens=800, seed=3),),
+        make_drafter=tree_drafter(TRACE, cost=FORWARD),
+        drafting=replace(FAR, growth=Growth()),
+        length_policy=LengthPolicy.MARGINAL,
+    )
+    cheap = VERIFIER.model.cost
+    dear = replace(cheap, per_row_s=0.2)
+    floors: list[float] = []
+    took_s: list[float] = []
+
+    async def dear_for_a_while(world: World) -> None:
+        one, clock = world.edges[0], asyncio.get_running_loop()
+        await one.has(1)
+        life = world.verifiers[0]._life
+        assert life is not None
+        assert isinstance(life.model, SimulatedModel)
+        for cost, followed in ((cheap, 120), (dear, 320), (cheap, 720)):
+            life.model._meter._cost = cost
+            await one.has(followed)
+            began_s = clock.time()
+            await one.has(followed + 78)
+            took_s.append(clock.time() - began_s)
+            client = one._running
+            assert client is not None
+            assert client.drafting.growth is not None
+            floors.append(client.drafting.growth.floor)
+
+    network = parse_network("rtt=50ms")
+    obedient = replace(VERIFIER, scheduler=SchedulerSettings(schedule=Schedule.EVEN))
+    settings = WorldSettings(edges=(edge,), verifiers=(obedient,), network=network)
+    ((answer,),) = run(settings, script=dear_for_a_while).asked
+    assert tuple(answer.pieces) == settings.target.run(answer.request.prompt, 800)
+    first, worst, last = floors
+    assert worst > 4 * first
+    assert last < 1.5 * first
+    assert took_s[2] < 1.25 * took_s[0], "the text differs, what rows cost does not"
 
 
 def test_what_waits_for_more_is_still_in_time() -> None:
