@@ -100,10 +100,10 @@ class House:
 
     def measure(self, cell: Cell, question: Question) -> dict[str, Any]:
         """Answer once; return what a line says of it."""
-        cloud = self._cloud(cell.system)
+        cloud = self.cloud(cell.system)
         edge = self._edge(CLOUD_CORE if cell.system.is_colocated else EDGE_CORE)
         far = edge if cell.system.is_colocated else cloud
-        way, origin_s = self._way(far, cell.link)
+        way, origin_s = self.way(far, cell.link)
         verifier = cloud if cell.system.is_colocated else way
         user = self._line(way if cell.system.is_colocated else edge)
         user.ask({"do": "greet"})  # this connection is there before anything is asked, too
@@ -127,10 +127,14 @@ class House:
 
     def rehearse(self, cell: Cell, question: Question, *, most: int) -> list[tuple[TokenId, ...]]:
         """Return the texts that the target may write."""
-        edge, verifier = self._edge(EDGE_CORE), self._cloud(cell.system)
+        edge, verifier = self._edge(EDGE_CORE), self.cloud(cell.system)
         self._prepare(edge, self._job(cell, question, verifier=verifier))
         done = self._line(edge).ask({"do": "rehearse", "most": most})["done"]
         return [tuple(text) for text in done["texts"]]
+
+    def fresh_token(self) -> str:
+        """Return the token of a tenant that nobody was yet."""
+        return self._tenants.next()
 
     # --- asking
 
@@ -175,7 +179,8 @@ class House:
 
     # --- programs
 
-    def _cloud(self, system: System) -> str:
+    def cloud(self, system: System) -> str:
+        """Return where the verifier of a system listens."""
         options = (*self._models.cloud, *system.cloud)
         if options not in self._clouds:
             child = self._stack.enter_context(
@@ -208,7 +213,7 @@ class House:
         assert child.ready
         return child.ready[1]
 
-    def _way(self, to: str, link: Link) -> tuple[str, float]:
+    def way(self, to: str, link: Link) -> tuple[str, float]:
         """Return where a relay to an address listens, and when its weather began."""
         if (to, link.name) not in self._ways:
             before = set(psutil.Process().children())

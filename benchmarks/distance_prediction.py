@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distance_cells import COLOCATED, DRAFTS, NO_DRAFT, SYSTEMS, Link, drafting
+from distance_cells import COLOCATED, DRAFTS, NO_DRAFT, SYSTEMS, Link, System, drafting
 from distance_cells import Draft as DraftKind
 from distance_drafts import trace_of
 from distance_lines import Line
@@ -93,6 +93,16 @@ def predicted(
     ]
 
 
+def predicted_together(
+    asked: Sequence[Asked], *, calibration: Calibration, pass_s: float
+) -> list[Predicted]:
+    """Return how generations of as many edges should have gone that are asked all at once over a link that is always the same."""
+    edges = [_edge([one], [CONNECTED_S], pass_s=pass_s) for one in asked]
+    world = _world(asked, edges, calibration=calibration, until_s=CONNECTED_S)
+    answers = [of_edge[1] for of_edge in run(world).asked]
+    return [_predicted(answer.statistics, user_s=0.0) for answer in answers]
+
+
 def _in_a_world(
     asked: Sequence[Asked],
     times_s: Sequence[float],
@@ -100,27 +110,49 @@ def _in_a_world(
     calibration: Calibration,
     pass_s: float,
 ) -> list[Predicted]:
-    lines = [one.line for one in asked]
-    system = next(one for one in SYSTEMS if one.name == lines[0]["system"])
-    draft = next(one for one in (NO_DRAFT, *DRAFTS) if one.name == lines[0]["draft"])
-    rtt_s = lines[0]["rtt_s"]
+    edge = _edge(asked, times_s, pass_s=pass_s)
+    world = _world(asked, [edge], calibration=calibration, until_s=times_s[-1])
+    answers = run(world).asked[0][1:]
+    # Of a co-located answer the question and the last token cross the link besides.
+    line = asked[0].line
+    user_s = line["rtt_s"] if line["system"] in COLOCATED else 0.0
+    return [_predicted(answer.statistics, user_s=user_s) for answer in answers]
+
+
+def _edge(asked: Sequence[Asked], times_s: Sequence[float], *, pass_s: float) -> EdgeSettings:
+    """Return an edge that asks these one after the other, and first something else, so that it is connected."""
+    line = asked[0].line
+    system = _system(line)
+    draft = next(one for one in (NO_DRAFT, *DRAFTS) if one.name == line["draft"])
     first_s = max(0.0, times_s[0] - CONNECTED_S)
     requests = [Request(prompt=(TokenId(1),), max_tokens=1, at_s=first_s)]
     requests += [_request(one, at_s) for one, at_s in zip(asked, times_s, strict=True)]
     by_seed = {one.line["seed"]: one.guesses for one in asked if one.guesses is not None}
-    edge = EdgeSettings(
+    return EdgeSettings(
         requests=tuple(requests),
         draft=None,
-        drafting=drafting(system, draft, Link(name="", network="", rtt_s=rtt_s)),
+        drafting=drafting(system, draft, Link(name="", network="", rtt_s=line["rtt_s"])),
         length_policy=system.policy,
         make_drafter=_maker(by_seed, pass_s=pass_s) if by_seed else None,
     )
+
+
+def _world(
+    asked: Sequence[Asked],
+    edges: Sequence[EdgeSettings],
+    *,
+    calibration: Calibration,
+    until_s: float,
+) -> WorldSettings:
+    """Return the world in which edges ask a verifier that runs as the system of the lines has it."""
+    lines = [one.line for one in asked]
+    cloud = _system(lines[0]).cloud
     scheduler = SchedulerSettings(
-        race_drafts=RaceDrafting.OFF if "off" in system.cloud else RaceDrafting.SUFFIX,
-        schedule=Schedule.EVEN if "even" in system.cloud else Schedule.GOODPUT,
+        race_drafts=RaceDrafting.OFF if "off" in cloud else RaceDrafting.SUFFIX,
+        schedule=Schedule.EVEN if "even" in cloud else Schedule.GOODPUT,
     )
     world = WorldSettings(
-        edges=(edge,),
+        edges=tuple(edges),
         verifiers=(VerifierSettings(scheduler=scheduler),),
         network=parse_network(_network(lines)),
         target=KnownTarget(
@@ -128,12 +160,13 @@ def _in_a_world(
             vocabulary_size=VOCABULARY_SIZE,
             context_length=1 << 20,
         ),
-        longest_s=times_s[-1] + 3600.0,
+        longest_s=until_s + 3600.0,
     )
-    answers = run(with_costs(world, calibration)).asked[0][1:]
-    # Of a co-located answer the question and the last token cross the link besides.
-    user_s = rtt_s if system.is_colocated else 0.0
-    return [_predicted(answer.statistics, user_s=user_s) for answer in answers]
+    return with_costs(world, calibration)
+
+
+def _system(line: Line) -> System:
+    return next(one for one in SYSTEMS if one.name == line["system"])
 
 
 def _network(lines: Sequence[Line]) -> str:
