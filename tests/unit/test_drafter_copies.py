@@ -83,6 +83,19 @@ def test_what_the_kernel_cannot_do_is_not_packed() -> None:
     assert not can_pack(LowBit(bits=4, group=16), torch.empty(32, 128))
 
 
+def test_an_edge_may_hold_the_first_layers_only(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = resolve(tokenizer.name)
+    model = load_weights(source, dtype="float32")
+    early_exit(EarlyExit(num_layers=2)).apply(model)
+    model.save_pretrained(tmp_path)
+    for file in Path(tokenizer.name).glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    whole = Path(tokenizer.name) / "model.safetensors"
+    assert (tmp_path / "model.safetensors").stat().st_size < 0.9 * whole.stat().st_size
+    held = load_drafter(str(tmp_path), tokenizer=tokenizer)
+    assert _guesses(held) == _guesses(load_drafter("early-exit:2", tokenizer=tokenizer))
+
+
 def test_many_bits_guess_as_the_target_and_few_do_not(tokenizer: Tokenizer) -> None:
     own = _guesses(load_drafter(tokenizer.name, tokenizer=tokenizer))
     agreed = {}
