@@ -39,6 +39,8 @@ READY_S = 20.0
 """How long the ingress may take once the replicas serve."""
 END_S = 10.0
 """How long a killed process of Ray may take to be gone."""
+TRIES = 3
+"""To start Ray. About one start in fifty hangs for Ray's own half a minute, also the one after another that did."""
 LOOK_S = 0.1
 MAX_MESSAGE_BYTES = 4 << 20
 """As the verifier's own server takes; Serve would take 2 GiB from anybody."""
@@ -119,14 +121,14 @@ def running_ray(options: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _begin(init: Callable[[], object]) -> None:
-    """Start or join Ray. Now and then one of its processes does not come up in time: so it is tried twice.
+    """Start or join Ray. Now and then one of its processes does not come up in time: so it is tried a few times.
 
     Raises:
         ConfigError: it did not work.
     """
     import ray  # noqa: PLC0415 - an extra
 
-    for is_last in (False, True):
+    for left in reversed(range(TRIES)):
         try:
             init()
         except Exception as error:
@@ -135,7 +137,7 @@ def _begin(init: Callable[[], object]) -> None:
             if _is_timeout(error):
                 _end_half_started(error)
                 ray.shutdown()
-            if is_last or not _is_timeout(error):
+            if not left or not _is_timeout(error):
                 raise ConfigError(f"--ray: Ray cannot be started or joined: {error}") from error
         else:
             return
@@ -160,7 +162,7 @@ def _end_half_started(error: Exception) -> None:
             for process in started:
                 with suppress(
                     subprocess.TimeoutExpired
-                ):  # stuck in the kernel; the second try need not wait for it
+                ):  # stuck in the kernel; the next try need not wait for it
                     process.wait(END_S)
 
 

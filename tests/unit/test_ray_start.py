@@ -29,9 +29,10 @@ class Start:
     ("error", "times", "count", "works"),
     [
         (Exception("timed out during startup"), 1, 2, True),
-        (Exception("timed out during startup"), 2, 2, False),
+        (Exception("timed out during startup"), 2, 3, True),
+        (Exception("timed out during startup"), 3, 3, False),
         (RuntimeError("Timed out waiting for file gcs_server_port"), 1, 2, True),
-        (RuntimeError("Timed out waiting for file gcs_server_port"), 2, 2, False),
+        (RuntimeError("Timed out waiting for file gcs_server_port"), 3, 3, False),
         (RuntimeError("called twice"), 1, 1, False),
         (ConnectionError("nobody there"), 1, 1, False),
     ],
