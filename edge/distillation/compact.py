@@ -139,13 +139,19 @@ def unpacked(file: Path) -> Iterator[Path]:
 
 
 def read_description(file: Path) -> dict[str, Any]:
-    """Return what a file says about its draft, without reading its weights.
+    """Return what a file says about its draft, without reading its weights or comparing the checksum.
 
     Raises:
-        ConfigError: the file is no draft, of another format or damaged.
+        ConfigError: the file is no draft, or of another format.
     """
     description: dict[str, Any] = _about(file)["description"]
     return description
+
+
+def read_output_type(file: Path) -> str:
+    """Return the type of a packed draft's output matrix; see `packed_types`. Like `read_description`."""
+    types: dict[str, str] = _about(file)["types"]
+    return types.get(_HEAD_ROWS, types[_FREQUENT])
 
 
 def read_levels(file: Path) -> dict[str, Levels]:

@@ -6,7 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from edge.distillation.compact import OUTPUT, SUFFIX, read_description, read_levels, unpacked
+from edge.distillation.compact import (
+    OUTPUT,
+    SUFFIX,
+    read_description,
+    read_levels,
+    read_output_type,
+    unpacked,
+)
 from edge.distillation.draft_reading import check_draft, is_draft, read_head
 from edge.drafters.matrices import LowBitMatrix, can_multiply
 from edge.drafters.model import SETTINGS
@@ -107,7 +114,7 @@ def _load_packed(
 def packed_identity(file: Path, model: LeanModel, tokenizer: Tokenizer) -> ModelIdentity:
     """Return what a packed draft that runs on its levels is."""
     size = model.get_input_embeddings().num_embeddings
-    bits = read_description(file)["training"]["training"]["bits"]
+    bits = read_output_type(file).removeprefix("L")
     return ModelIdentity(
         name=file.stem,
         weights_fingerprint=weights_fingerprint(model, name=file.name),
