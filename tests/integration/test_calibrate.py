@@ -146,7 +146,7 @@ def test_the_command_writes_costs_and_guesses(target: Path, tmp_path: Path) -> N
     assert [draft.name for draft in costs.drafts] == ["lookup", "low-bit:4/16"]
     one = Work().with_sequence(num_rows=1, context=16)
     assert 1e-5 < costs.target.seconds(one) < 10
-    assert 0.0 < costs.target.between_s < 1.0
+    assert 0.0 <= costs.target.between_s < 1.0, "of so short steps noise may leave 0"
     assert "ms between two steps" in result.output
     # Index look-ups against a model of three layers.
     assert costs.draft("lookup").seconds(one) < costs.draft("low-bit:4/16").seconds(one)
